@@ -46,7 +46,7 @@ from dateshard.shardstore.measured import (
 )
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
-from dateshard.shardstore.scaling.transform import Floats, transform
+from dateshard.shardstore.scaling.transform import Floats, Integers, transform
 from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.storage.shards import publish_shard
 from dateshard.shardstore.times.calendar import Day, instants
@@ -399,9 +399,10 @@ def normalise_date(
     day, target = config.day(date, known["shape"][0]), target.reaching(known["nodes"])
     first, last = nodes or (0, len(target.nodes.names))
     refuse_grid(memory_bytes, day, config, last - first)
-    staged = _load_staged(folder, day, target, nodes)
+    place = positions(known["nodes"], target.nodes)
+    staged = _load_staged(folder, day, place, nodes)
     weight = weight_of(staged.values_TNF, staged.rows, config, first_part=first == 0)
-    encoded = encode_date(staged, config, target, slice(first, last))
+    encoded = encode_date(staged, config, target, place, slice(first, last))
     arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF}
     arrays |= staged.beside or {"time": instants(day)}
     if encoded.observed_TNF is not None:
@@ -421,13 +422,16 @@ def normalise_date(
     )
 
 
-def _load_staged(folder: Path, day: Day, target: Normaliser, nodes: tuple[int, int] | None) -> StagedDate:
-    """A staged date; of a part its own columns, and of the first those of nodes that have no place beside them."""
+def _load_staged(folder: Path, day: Day, place: Integers, nodes: tuple[int, int] | None) -> StagedDate:
+    """A staged date; of a part its own columns, and of the first those of nodes that have no place beside them.
+
+    Args:
+        place: of the date's nodes on the frozen list.
+    """
     if nodes is None:
         values, receipt = load_arrays(folder)
         columns = None
     else:
-        place = positions(load_receipt(folder)["nodes"], target.nodes)
         wanted = (place >= nodes[0]) & (place < nodes[1]) | ((place < 0) & (nodes[0] == 0))
         columns = np.flatnonzero(wanted) if wanted.any() else np.arange(len(place))[:1]
         values, receipt = load_columns(folder, columns)

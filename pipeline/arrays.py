@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress, repeat
+from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -87,6 +88,8 @@ class Normaliser:
         """The target of a date with these nodes: the frozen list, and of the new nodes all up to the date's last one.
 
         So a date has the same bytes, whichever nodes come after it."""
+        if self.num_frozen == len(self.nodes.names):
+            return self
         count = max(self.num_frozen, 1 + int(positions(names, self.nodes).max(initial=-1)))
         if count == len(self.nodes.names):
             return self
@@ -311,7 +314,13 @@ def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, list[st
     return vocabularies
 
 
-def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser, chosen: slice | None = None) -> Encoded:
+def encode_date(
+    staged: StagedDate,
+    config: Pipeline,
+    target: Normaliser,
+    place: Integers | None = None,
+    chosen: slice | None = None,
+) -> Encoded:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last.
 
     Changes its codes in place.
@@ -319,6 +328,7 @@ def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser, chosen
     Memory: about four arrays of [T, N, F] float64.
 
     Args:
+        place: of the date's nodes on the frozen list, if that is known.
         chosen: the nodes that are wanted, by their places on the frozen list; None: all.
 
     Raises:
@@ -327,7 +337,7 @@ def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser, chosen
     date, features, nodes = staged.day.date, config.feature_specs(), target.nodes
     own = chosen or slice(0, len(nodes.names))
     refuse_outside(staged.values_TNF, date, config)
-    place = positions(staged.nodes, nodes)
+    place = positions(staged.nodes, nodes) if place is None else place
     if len(place) and (place < 0).all():
         raise _of_strangers_alone(staged, nodes, config)
     unknown = _recode(staged, target.vocabularies, features)
@@ -381,6 +391,8 @@ def unfit_values(column: Floats, transform: str) -> tuple[NDArray[np.bool_], str
 
 def positions(names: Sequence[str], nodes: Nodes) -> Integers:
     """Where each of a date's nodes stands in the frozen list, -1 for one that training never saw."""
+    if len(names) == len(nodes.names) and all(map(eq, names, nodes.names)):  # as on most dates of a large dataset
+        return np.arange(len(names))
     place = dict(zip(nodes.names, range(len(nodes.names)), strict=True))
     return np.fromiter(map(place.get, names, repeat(-1)), dtype=np.int64, count=len(names))
 

@@ -12,9 +12,11 @@ import fcntl
 import os
 import re
 import uuid
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +39,7 @@ COPY = re.compile(rf"(?:.*/)?{OBJECTS}/(?P<digest>[0-9a-f]{{32}})/(?P<bucket>[^/
 SHOWN = 3
 
 _listed: dict[str, ObjectFacts] = {}  # by name, as last seen
+_in_order: list[str] = []  # its names sorted, or nothing where it has changed since
 
 
 def names_matching(pattern: str, expression: re.Pattern[str]) -> list[str]:
@@ -63,6 +66,7 @@ def names_matching(pattern: str, expression: re.Pattern[str]) -> list[str]:
 def _list(prefix: ObjectName) -> list[ObjectName]:
     """The objects under a name, and the one of this name itself."""
     names = list[ObjectName]()
+    _in_order.clear()
     for gone in [other for other in _listed if f"{other}/".startswith(f"{prefix}/")]:
         del _listed[gone]  # what an earlier listing of this process saw
     for name, facts in list_objects(prefix):
@@ -80,8 +84,11 @@ def files_under(name: ObjectName) -> list[Path]:
     own = _listed.get(str(name))
     if own and own.size:
         return [name]
-    under = [ObjectName(other) for other in sorted(_listed) if other.startswith(f"{name}/")]
-    return list[Path](under) or ([name] if own else [])
+    if not _in_order:
+        _in_order.extend(sorted(_listed))
+    first = bisect_left(_in_order, prefix := f"{name}/")
+    under = takewhile(lambda other: other.startswith(prefix), islice(_in_order, first, None))
+    return [ObjectName(other) for other in under] or ([name] if own else [])
 
 
 def no_object(pattern: str) -> str:
@@ -177,6 +184,7 @@ def _download(name: ObjectName, to: BinaryIO) -> ObjectFacts:
     if download(name, facts, to):
         return facts
     _listed.pop(str(name), None)
+    _in_order.clear()
     what, todo = "the object changed while it was read", "Run the command again"  # what was read may be of both
     raise ResourceError(what, where=Where(file=str(name)), todo=todo)
 

@@ -104,8 +104,9 @@ class MappedDates:
         if key in self._maps:
             self._maps.move_to_end(key)
             return self._maps[key]
-        most = IN_MEMORY if self.dataset.lacks_nodes(date) else self._limit
-        while self._maps and self._num_maps >= most:
+        wide, num_parts = self.dataset.lacks_nodes(date), len(self.dataset.manifest.dates[date].parts)
+        most, coming = (IN_MEMORY, 1) if wide else (self._limit, num_parts)
+        while self._maps and self._num_maps + coming > most:
             self._num_maps -= len(self._maps.popitem(last=False)[1])
         features = len(self.dataset.features) if array in OF_CELLS else 1
         maps = self.dataset.maps(date, array)
