@@ -135,11 +135,12 @@ class Bucket:
                 what = "a folder of this generation lies neither here nor in the bucket"
                 raise DamagedError(what, where=Where(file=str(folder)), todo="Run the command again")
             return
+        sent = (folder / PUSHED).exists()
         with in_use(folder):
             files = [path for path in folder.rglob("*") if path.is_file() and path.name != PUSHED]
             for path in files:
-                upload(path, self._name(str(path.relative_to(self.root))))
-        if not (folder / PUSHED).exists():
+                upload(path, self._name(str(path.relative_to(self.root))), look=sent)
+        if not sent:
             for path in files:
                 path.chmod(0o644)  # else only root can lock it exclusively, and so remove it, on NFS
             _mark(self.root, folder, folder)

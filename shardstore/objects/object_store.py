@@ -6,8 +6,10 @@ import datetime as dt
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path, PosixPath
@@ -19,6 +21,7 @@ SCHEME = "s3://"
 RANGE_BYTES = 32 << 20  # that one request asks for or sends: what a cut connection costs, and what is held in memory
 SIDE_BY_SIDE = 4  # requests of one process at a time
 RETRIES, RETRY_TIME = 10, dt.timedelta(minutes=3)  # of one request
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0  # seconds, between those that are sent again here; as obstore has them
 REFUSED = re.compile(r"status code: 40[13]\b")
 ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 KEYS = "AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
@@ -124,10 +127,13 @@ def download(name: ObjectName, facts: ObjectFacts, to: BinaryIO) -> bool:
 
 
 def put(name: ObjectName, data: bytes, *, tag: str | None = None, absent: bool = False) -> str:
-    """Writes an object whole and returns its tag.
+    """Writes a small object whole on a condition, and returns its tag.
+
+    It is sent again here where a connection is cut, for obstore does not; so a condition may be broken by the very put
+    whose answer was lost, and the caller looks.
 
     Args:
-        tag: only over the object that has it. absent: only where there is none.
+        tag: only over the object that has it. absent: only where there is none. Neither: over whatever is there.
 
     Raises:
         ConditionError: the condition does not hold, and the server looks at it. ResourceError: the store does not answer.
@@ -147,33 +153,28 @@ def put(name: ObjectName, data: bytes, *, tag: str | None = None, absent: bool =
                 raise ConditionError(str(name)) from None
             raise
 
+    for number in range(RETRIES):
+        with suppress(ResourceError):
+            return str(asked(name, send)["e_tag"])
+        time.sleep(min(FIRST_PAUSE * 2**number, LONGEST_PAUSE))
     return str(asked(name, send)["e_tag"])
 
 
-def upload(path: Path, name: ObjectName) -> None:
-    """Makes an object hold a file's bytes, and sends nothing where its tag says that it does.
+def upload(path: Path, name: ObjectName, *, look: bool) -> None:
+    """Makes an object hold a file's bytes.
 
-    A file of one request is put where there is no object yet; only what is there already is looked at. Memory: one range
-    for each of a few requests side by side.
+    Memory: one range.
+
+    Args:
+        look: it is probably there; nothing is sent where its tag says that it holds them.
 
     Raises:
         OSError: the file cannot be read. ResourceError: the store does not answer.
     """
-    size = path.stat().st_size
-    if size <= RANGE_BYTES:
-        data = path.read_bytes()
-        try:
-            put(name, data, absent=True)
-        except ConditionError:
-            if not _is_of(head(name), path, size):  # damaged there
-                put(name, data)
-    elif not _is_of(head(name), path, size):
-        store = store_of(name.bucket)
-        asked(name, lambda: store.put(name.key, path, chunk_size=RANGE_BYTES, max_concurrency=1))
-
-
-def _is_of(facts: ObjectFacts | None, path: Path, size: int) -> bool:
-    return facts is not None and facts.size == size and has_tag(path, facts.tag)
+    if look and (facts := head(name)) and facts.size == path.stat().st_size and has_tag(path, facts.tag):
+        return
+    store = store_of(name.bucket)
+    asked(name, lambda: store.put(name.key, path, chunk_size=RANGE_BYTES, max_concurrency=1))
 
 
 def has_tag(path: Path, tag: str) -> bool:

@@ -38,7 +38,7 @@ from tests.kit.conditional_server import ConditionalServer
 from tests.kit.dask_cluster import DaskProcesses
 from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.moto_server import MotoServer
-from tests.kit.object_server import ObjectServer, juicefs
+from tests.kit.object_server import CutLine, ObjectServer, juicefs
 
 pytest.importorskip("obstore")
 NO_MOTO = (
@@ -160,6 +160,22 @@ def test_of_two_writers_at_once_one_commits_and_the_other_is_told_and_loses_noth
     assert {name: now[name] for name in committed} == committed
     assert "nothing to do: generation 1, 6 dates fresh" in ended(begin(config, "one"))  # the other one did it all
     assert seen_elsewhere().manifest == Dataset.open("two/shards/world").manifest
+
+
+def test_connections_that_are_cut_are_asked_again_and_an_answer_that_is_lost_changes_nothing(
+    world: Any, server: ConditionalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = on_disk(world)
+    line = CutLine(server.port, cuts=9, after=200)  # of answers: a put was done, and its sender does not know
+    reach(monkeypatch, server.environment(line.port))
+    assert run(world, "preprocess", *ONE) == 0
+    assert line.cuts == 0
+    assert server.objects(BELOW) == files
+    shutil.rmtree("data")
+    line.cuts = 9
+    assert run(world, "train", "trainer.training.epochs=1") == 0
+    assert line.cuts == 0
+    line.close()
 
 
 def test_copies_keep_to_their_budget_and_those_that_are_mapped_stay(

@@ -25,15 +25,17 @@ def test_a_file_of_several_requests_is_known_by_its_tag_and_a_damaged_object_is_
         for size in (0, 7, (11 << 20) + 3):
             path, name = tmp_path / f"of-{size}", ObjectName(f"s3://{BUCKET}/files/{size}")
             path.write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
-            upload(path, name)
+            upload(path, name, look=False)
             assert get(name)[0] == path.read_bytes()
             facts = head(name)
             assert facts is not None
             assert has_tag(path, facts.tag)
-            upload(path, name)
-            assert head(name) == facts
+            with monkeypatch.context() as patched:
+                patched.setattr(object_store, "asked", lambda name, call: call())
+                patched.setattr(type(object_store.store_of(BUCKET)), "put", None)
+                upload(path, name, look=True)
         put(name, b"another")
-        upload(path, name)
+        upload(path, name, look=True)
         assert get(name)[0] == path.read_bytes()
         with open(path, "r+b") as file:
             file.write(b"x")
