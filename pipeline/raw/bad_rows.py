@@ -115,6 +115,8 @@ class BadRows:
         Args:
             values: as messages show them. whole: all that each row was judged by, where that is more.
         """
+        if not bad.any():
+            return
         fresh = bad & ~self.rejected
         count = int(fresh.sum())
         if not count:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.raw.formats import NamePlaces
 
+UNASKED = -2  # of a name in a list that no row had so far
 NAMED = 1000  # strangers after which no more are looked for
 KEPT = 1 << 20  # strangers that the mapping holds before it begins anew
 
@@ -23,6 +24,8 @@ class Codes:
         self.names: list[str] = list(table or ())
         self.strangers: dict[str, None] = {}  # some of the names that the table lacks
         self._mapped = _mapping(self.names)
+        self._listed: pl.Series | None = None  # the list that was met last,
+        self._code = np.zeros(0, dtype=np.int32)  # and its codes
 
     def of(self, column: pl.Series) -> NDArray[np.int32]:
         """Returns [R] codes, -1 for a name that the table lacks and for none."""
@@ -44,13 +47,20 @@ class Codes:
         return np.where(fresh_R, np.int32(-1), codes_R)
 
     def at(self, places: NamePlaces) -> NDArray[np.int32]:
-        """Returns [R] codes as `of` does; the names that rows have are looked up once each, and no others."""
-        held = np.zeros(len(places.names) + 1, dtype=bool)
-        held[places.place_R] = True  # -1 is the last one
-        code = np.full(len(held), -1, dtype=np.int32)
-        if (named := held[:-1]).any():
-            code[:-1][named] = self.of(places.names.filter(pl.Series(named)))
-        return code[places.place_R]
+        """Returns [R] codes as `of` does; the names that rows have are looked up once for each list, and no others."""
+        if places.names is not self._listed:
+            self._listed = places.names
+            self._code = np.append(
+                np.full(len(places.names), UNASKED, dtype=np.int32), np.int32(-1)
+            )  # -1 is the last one
+        code_R: NDArray[np.int32] = self._code[places.place_R]
+        if (code_R == UNASKED).any():
+            asked = np.zeros(len(self._code), dtype=bool)
+            asked[places.place_R] = True
+            asked &= self._code == UNASKED
+            self._code[asked] = self.of(places.names.filter(pl.Series(asked[:-1])))
+            code_R = self._code[places.place_R]
+        return code_R
 
     def final(self, used: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """Returns (node list, place of each code in it): the table's, or the used names sorted by bytes. Unused: -1."""

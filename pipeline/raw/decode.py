@@ -18,7 +18,7 @@ from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadR
 from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
-from dateshard.pipeline.raw.formats import Kind, NamePlaces, Request, RowBlock, places_in, reader_of
+from dateshard.pipeline.raw.formats import Kind, NamePlaces, Request, RowBlock, as_floats, places_in, reader_of
 from dateshard.pipeline.raw.object_files import held, shown
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
@@ -85,7 +85,12 @@ class Decoded:
         """Yields (part of the day, its records), once."""
         for day, chunk in self.spool.stretches():
             values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
-            yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values, chunk.place_R)
+            yield day, Records(chunk.time_R, self._node_of(chunk.code_R), values, chunk.place_R)
+
+    def _node_of(self, code_R: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Returns each record's place in the node list [R]: its code where the list is the node table's."""
+        same = np.array_equal(self.code_place, np.arange(len(self.code_place)))
+        return code_R if same else self.code_place.astype(np.int32)[code_R]
 
 
 def decode(
@@ -266,8 +271,9 @@ def _accept(
         else _numbers(piece, config, [name for name in columns.names if name not in columns.texts], faults)
     )
     faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
-    outside = valid & ((times < day.start) | (times >= day.end))
-    faults.reject(source.faults.other_date, OTHER_DATE, written.name, written, outside, whole)
+    if len(times) and (times.min() < day.start or times.max() >= day.end):
+        outside = valid & ((times < day.start) | (times >= day.end))
+        faults.reject(source.faults.other_date, OTHER_DATE, written.name, written, outside, whole)
     if source.wide is not None:
         return _melt(piece, config, columns.nodes, faults, times, place)
     code_R = _node_codes(piece, source, columns, faults)
@@ -318,8 +324,7 @@ def _numbers(
     values_by_column, ranges = {}, config.ranges()
     for name in columns:
         column = piece.frame[name]
-        values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
-        values = values + 0.0  # a negative zero becomes a positive one: integers have none, whatever the format
+        values = as_floats(column)
         if name in piece.bad:
             texts = piece.bad[name]
             _fault(config.source.faults.bad_number, NO_NUMBER, name, texts, texts.is_not_null().to_numpy(), faults)

@@ -24,7 +24,6 @@ from dateshard.pipeline.raw.spill import REDUCING_BYTES, Chunk, Spool
 from dateshard.shardstore.disk.durable import disk_full_as_error
 from dateshard.shardstore.errors import DumpError, Where, counted
 from dateshard.shardstore.layouts.records import Records
-from dateshard.shardstore.scaling.transform import Integers
 
 Range = tuple[int, int]
 
@@ -72,10 +71,11 @@ def _by_part(decoded: Decoded, parts: Sequence[Range]) -> list[Path]:
     return files
 
 
-def _part_of(node_R: Integers, parts: Sequence[Range]) -> NDArray[Any]:
+def _part_of(node_R: NDArray[np.signedinteger[Any]], parts: Sequence[Range]) -> NDArray[Any]:
     """Returns [R]: the part of each record's node."""
     number_N = np.repeat(np.arange(len(parts)), [last - first for first, last in parts])
-    return number_N.astype(np.uint16 if len(parts) < 1 << 16 else np.int64)[node_R]
+    part_R: NDArray[Any] = number_N.astype(np.uint16 if len(parts) < 1 << 16 else np.int64)[node_R]
+    return part_R
 
 
 def _load(spool: Spool, file: Path, num_nodes: int) -> Chunk:

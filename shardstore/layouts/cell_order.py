@@ -71,7 +71,11 @@ def blocks_by_cell(records: Records, day: Day, num_nodes: int) -> Iterator[CellB
 
 
 def _packed(records: Records, day: Day, num_nodes: int, form: tuple[int, int, int]) -> Integers:
-    """Returns the keys of all records [R], not sorted. `form`: nanoseconds of a unit, bits of an instant, and of a row."""
+    """Returns the keys of all records [R], not sorted.
+
+    Args:
+        form: nanoseconds of a unit, bits of an instant in its step, bits of a row.
+    """
     unit, within_bits, row_bits = form
     packed, units = np.empty(len(records.time_R), dtype=np.int64), day.step // unit
     for low in range(0, len(packed), CHUNK):

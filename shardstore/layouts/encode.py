@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dateshard.shardstore.layouts.feature import CALENDAR, Feature
 from dateshard.shardstore.layouts.fill import WHOLE, fill, gaps_to_fill
 from dateshard.shardstore.scaling.scale import Scale
-from dateshard.shardstore.scaling.transform import Floats, Integers, transform
+from dateshard.shardstore.scaling.transform import Floats, Integers, in_blocks, transform
 
 
 def last_record(
@@ -50,15 +50,21 @@ def encode(
     missing = np.isnan(values_TNF)
     cells = fill(values_TNF, features, cuts)
     transform(cells, [feature.transform for feature in features], out=cells)
-    with np.errstate(over="ignore"):
-        scale.apply(cells, out=cells)
-    for index, feature in enumerate(features):
-        if feature.fill == "mean":
-            gaps_TN = gaps_to_fill(values_TNF[:, :, index], feature.fill_limit, cuts)
-            np.copyto(cells[:, :, index], scale.mean_NF[:, index], where=gaps_TN)
-    np.copyto(cells, scale.empty_NF, where=np.isnan(cells))
-    for index, feature in enumerate(features):
-        if feature.clip is not None:
-            np.clip(cells[:, :, index], *feature.clip, out=cells[:, :, index])
-    with np.errstate(over="ignore"):
-        return cells.astype(np.float32), ~missing if missing.any() else None
+    gaps = {
+        index: gaps_to_fill(values_TNF[:, :, index], feature.fill_limit, cuts)
+        for index, feature in enumerate(features)
+        if feature.fill == "mean"
+    }
+    encoded = np.empty(values_TNF.shape, dtype=np.float32)
+    for rows in in_blocks(values_TNF.shape):
+        with np.errstate(over="ignore"):
+            scaled = scale.apply(cells[rows], out=cells[rows])
+        for index, gaps_TN in gaps.items():
+            np.copyto(scaled[..., index], scale.mean_NF[:, index], where=gaps_TN[rows])
+        np.copyto(scaled, scale.empty_NF, where=np.isnan(scaled))
+        for index, feature in enumerate(features):
+            if feature.clip is not None:
+                np.clip(scaled[..., index], *feature.clip, out=scaled[..., index])
+        with np.errstate(over="ignore"):
+            encoded[rows] = scaled
+    return encoded, ~missing if missing.any() else None

@@ -94,7 +94,7 @@ class Cuts:
     names: tuple[str, ...]
 
 
-def cut_starts(cut_T: Integers) -> Integers:
+def cut_starts(cut_T: Integers | NDArray[np.int32]) -> Integers:
     """Returns the rows at which a cut begins, [C], of each row's cut [T]."""
     return np.flatnonzero(np.append(True, cut_T[1:] != cut_T[:-1])) if len(cut_T) else np.zeros(0, np.int64)
 

@@ -5,7 +5,7 @@ Legend: T steps of the date, N nodes, F features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.scaling.transform import Floats, Integers
 
+BLOCK_CELLS = 1 << 18  # whose gaps are looked for at once
 WHOLE = np.zeros(1, dtype=np.int64)  # a date of one piece
 
 
@@ -36,33 +37,39 @@ def gaps_to_fill(column_TN: Floats, limit: int | None, cuts: Integers = WHOLE) -
     """Empty cells at most `limit` steps after the last observed one, or after the start of their piece of the date."""
     empty = np.isnan(column_TN)
     if limit is not None:
-        empty &= np.arange(len(column_TN))[:, None] - _last_observed(column_TN, cuts) <= limit
+        for step, node, last, _ in _gaps(column_TN, cuts):
+            far = step - last > limit
+            empty[step[far], node[far]] = False
     return empty
 
 
-def _last_observed(column_TN: Floats, cuts: Integers) -> Integers:
-    """Returns for each cell the last step of its piece up to it that holds a value, the one before the piece without."""
-    step_T1 = np.arange(len(column_TN))[:, None]
-    observed_TN = np.maximum.accumulate(np.where(np.isnan(column_TN), -1, step_T1), axis=0)
-    return observed_TN if len(cuts) <= 1 else np.maximum(observed_TN, _before(len(column_TN), cuts))
+def _gaps(column_TN: Floats, cuts: Integers) -> Iterator[tuple[Integers, Integers, Integers, NDArray[np.bool_]]]:
+    """Yields the empty cells of some nodes at a time: step, node, last step before, and whether that holds a value.
 
+    It is the last one of the cell's piece that does, or else the one before the piece.
 
-def _before(num_steps: int, cuts: Integers) -> Integers:
-    """Returns [T, 1]: the step before the piece that each step lies in."""
-    return np.repeat(cuts - 1, np.diff(np.append(cuts, num_steps)))[:, None]
+        step   0  1  2  3  4                       the cells of one node after the other: of each run of empty ones the
+        a      1  .  .  4  .     ->  1,2 -> 0      last step before it, or the node's start, where that is later
+        b      .  2  .  .  5         4 -> 3; 0 -> -1; 2,3 -> 1
+    """
+    num_steps, num_nodes = column_TN.shape
+    before = np.repeat(cuts - 1, np.diff(np.append(cuts, num_steps)))
+    for first in range(0, num_nodes, width := max(1, BLOCK_CELLS // max(num_steps, 1))):
+        gap = np.flatnonzero(np.isnan(column_TN[:, first : first + width].T))
+        if not len(gap):
+            continue
+        starts = np.flatnonzero(np.append(True, gap[1:] != gap[:-1] + 1))
+        last = np.repeat(gap[starts] - 1, np.diff(np.append(starts, len(gap))))
+        node = gap // num_steps
+        start = node * num_steps
+        step, last = gap - start, last - start
+        floor = before[step]
+        yield step, node + first, np.maximum(last, floor), last > floor
 
 
 def _carry_forward(column_TN: Floats, limit: int | None, cuts: Integers) -> None:
-    """Fills each empty step in place with the last value before it in its piece, at most `limit` steps on.
-
-    Only the empty cells are looked at, node by node: those that follow each other are filled from the step before them.
-    """
-    node_G, step_G = np.nonzero(np.isnan(column_TN).T)
-    first_G = np.ones(len(step_G), dtype=np.bool_)  # which of them begin a gap
-    first_G[1:] = (np.diff(step_G) != 1) | (np.diff(node_G) != 0)
-    source_G = step_G[np.maximum.accumulate(np.where(first_G, np.arange(len(step_G)), 0))] - 1
-    usable_G = source_G > _before(len(column_TN), cuts)[step_G, 0]
-    if limit is not None:
-        usable_G &= step_G - source_G <= limit
-    step, node = step_G[usable_G], node_G[usable_G]
-    column_TN[step, node] = column_TN[source_G[usable_G], node]
+    """Fills each empty step in place with the last value before it in its piece, at most `limit` steps on."""
+    for step, node, last, usable in _gaps(column_TN, cuts):
+        if limit is not None:
+            usable &= step - last <= limit
+        column_TN[step[usable], node[usable]] = column_TN[last[usable], node[usable]]

@@ -27,13 +27,13 @@ class Records:
 
     Attributes:
         time_R: instants in int64 nanoseconds, all inside the date.
-        node_R: int64 positions in the date's list of names: of its nodes, or of its cuts.
+        node_R: integer positions in the date's list of names: of its nodes, or of its cuts.
         values: a float64 [R] column per feature, NaN where the record has none; None counts records.
         place_R: each record's place among the dump's rows, if that was kept.
     """
 
     time_R: Integers
-    node_R: Integers
+    node_R: Integers | NDArray[np.int32]
     values: tuple[Floats | None, ...]
     place_R: Integers | None = None
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+BLOCK_CELLS = 1 << 15  # of an array that are worked on at once
+
+
+def in_blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Yields rows of an array of that shape, some at a time: what is worked on stays in the processor's cache."""
+    size = max(1, BLOCK_CELLS // max(math.prod(shape[1:]), 1))
+    yield from (slice(first, first + size) for first in range(0, shape[0], size))
 
 
 def transform(values_TNF: Floats, names: Sequence[str], out: Floats | None = None) -> Floats:

@@ -119,6 +119,11 @@ class NamePlaces:
     place_R: NDArray[np.int32]
     names: pl.Series
 
+    def texts(self) -> pl.Series:
+        """Each row's name, null for none [R]."""
+        place = pl.Series(self.place_R)
+        return self.names.gather(place.set(place < 0, None) if (self.place_R < 0).any() else place)
+
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
@@ -237,6 +242,21 @@ def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     values = stripped.cast(pl.Float64, strict=False)
     wrong = stripped.is_not_null() & values.is_null() & (stripped != "")  # polars' CSV takes blanks for no value
     return values, texts.set(~wrong, None) if wrong.any() else None
+
+
+def as_floats(column: pl.Series) -> NDArray[np.float64]:
+    """A Float64 column as an array of its own: NaN where it is null, and a positive zero for a negative one.
+
+    Integers have no negative zero, and a value is the same whatever the format.
+    """
+    held = column.rechunk().to_arrow()
+    present, numbers = held.buffers()
+    values: NDArray[np.float64] = np.frombuffer(numbers, np.float64, len(held), 8 * held.offset) + 0.0
+    if held.null_count:
+        bits = np.frombuffer(present, np.uint8)[held.offset // 8 :]
+        there = np.unpackbits(bits, bitorder="little")[held.offset % 8 :][: len(held)]
+        values[there == 0] = np.nan
+    return values
 
 
 def as_names(column: pl.Series) -> pl.Series:

@@ -87,17 +87,17 @@ def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
 
 
 def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Iterator[RowBlock]:
-    row = 1
+    row, lists, named = 1, dict[str, tuple[Any, pl.Series | None]](), [k for k, kind in kinds.items() if kind == "text"]
     for batch in batches:
         if not batch.num_rows:
             continue
-        columns = [_with_known_zone(column) for column in batch.columns]
-        bare = pa.Table.from_arrays(columns, names=batch.schema.names)  # polars panics at damaged metadata
-        places = {name: places for name, kind in kinds.items() if kind == "text" and (places := _places(bare[name]))}
-        frame = pl.from_arrow(bare.drop_columns(list(places)))
+        columns = dict(zip(batch.schema.names, map(_with_known_zone, batch.columns), strict=True))
+        places = {name: of for name in named if (of := _places(columns[name], lists, name))}
+        bare = pa.table({name: column for name, column in columns.items() if name not in places})
+        frame = pl.from_arrow(bare)  # without the schema's metadata: polars panics where that is damaged
         assert isinstance(frame, pl.DataFrame)
-        texts = [name for name, kind in kinds.items() if kind == "text" and name not in places]
-        listed = [of.names.gather(pl.Series(of.place_R).replace(-1, None)).alias(name) for name, of in places.items()]
+        texts = [name for name in named if name not in places]
+        listed = [of.texts().alias(name) for name, of in places.items()]
         frame = frame.with_columns([as_names(frame[name]) for name in texts] + listed).select(*kinds)
         frame, bad = with_numbers(frame, kinds)
         rows = np.arange(row, row + len(frame), dtype=np.int64)
@@ -105,19 +105,25 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
         row += len(frame)
 
 
-def _places(column: Any) -> NamePlaces | None:
-    """A column that is kept as places in a list of texts, as such; None for another."""
-    (chunk,) = column.chunks
-    kind = chunk.type
-    if not isinstance(kind, pa.DictionaryType) or not (
-        pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
-    ):
+def _places(column: Any, known: dict[str, tuple[Any, pl.Series | None]], name: str) -> NamePlaces | None:
+    """A column that is kept as places in a list of texts, as such; None for another.
+
+    Args:
+        known: the list of each column before, as the file has it and as texts: mostly that of the next batch too.
+    """
+    kind = column.type
+    if not isinstance(kind, pa.DictionaryType) or kind.value_type not in (pa.string(), pa.large_string()):
         return None
-    names, indices = pl.Series(chunk.dictionary, dtype=pl.String), chunk.indices
-    if names.n_unique() < len(names):
+    listed, names = known.get(name, (None, None))
+    if listed is None or not column.dictionary.equals(listed):
+        names = pl.Series(name, pl.from_arrow(column.dictionary), dtype=pl.String)
+        names = names if names.n_unique() == len(names) else None
+        known[name] = column.dictionary, names
+    if names is None:
         return None
-    indices = indices.fill_null(-1) if indices.null_count else indices
-    return NamePlaces(indices.cast(pa.int32()).to_numpy(), names)
+    indices = pl.Series(pl.from_arrow(column.indices))  # what pyarrow computes with takes 50 MB
+    indices = indices.cast(pl.Int32).fill_null(-1) if column.indices.null_count else indices
+    return NamePlaces(indices.to_numpy().astype(np.int32, copy=False), names)
 
 
 def _with_known_zone(column: Any) -> Any:

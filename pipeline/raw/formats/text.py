@@ -92,17 +92,14 @@ def blocks(path: Path, request: Request) -> Iterator[bytes]:
     carried, rows, empty = b"", 1, True
     for chunk in framed(utf8(path, request), request.csv):
         empty = empty and not chunk
-        text = carried + chunk
-        if (at := text.find(b"\0", len(carried))) >= 0:
-            row = rows + text.count(b"\n", 0, at)
+        if (at := chunk.find(b"\0")) >= 0:
+            row = rows + carried.count(b"\n") + chunk.count(b"\n", 0, at)
             raise DumpError("a NUL byte", where=request.where(path, row=row), todo="Correct the dump")
-        end = _last_row_end(text, quote)
-        carried = text[end:]
+        block, carried = _whole_rows(carried, chunk, quote)
         if len(carried) > LONGEST_ROW:
-            row = rows + text.count(b"\n", 0, end)
+            row = rows + block.count(b"\n")
             raise DumpError(_open_quote(carried, quote), where=request.where(path, row=row), todo="Correct the dump")
-        if end:
-            block = text[:end]
+        if block:
             rows += count_of(block, b"\n")
             yield block
     if empty:
@@ -132,12 +129,15 @@ def _open_quote(text: bytes, quote: bytes | None) -> str:
     return "a quote that is never closed" if quote and quote in text else "a row of more than 64 MB"
 
 
-def _last_row_end(text: bytes, quote: bytes | None) -> int:
-    """Position after the last newline that stands outside quotes, 0 if there is none."""
-    if not quote or quote not in text:
-        return text.rfind(b"\n") + 1
+def _whole_rows(carried: bytes, chunk: bytes, quote: bytes | None) -> tuple[bytes, bytes]:
+    """Returns (text up to the last newline that stands outside quotes, the rest), copied once."""
+    if not quote or (quote not in chunk and quote not in carried):
+        end = chunk.rfind(b"\n") + 1
+        return (b"".join((carried, memoryview(chunk)[:end])), chunk[end:]) if end else (b"", carried + chunk)
+    text = carried + chunk
     ends = row_ends(text, quote)
-    return int(ends[-1]) + 1 if len(ends) else 0
+    end = int(ends[-1]) + 1 if len(ends) else 0
+    return text[:end], text[end:]
 
 
 def row_ends(text: bytes, quote: bytes) -> NDArray[np.int64]:
