@@ -102,16 +102,21 @@ def train(
     if (devices is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1) and (dry_run or overfit):
         raise click.UsageError("--dry-run and --overfit run in one process: leave --devices and torchrun out.")
     if seeds is not None:
-        _refuse_beside_seeds(resume=resume, save_dir=save_dir, devices=devices, tries=dry_run or bool(overfit))
+        _refuse_beside_seeds(
+            resume=resume, save_dir=save_dir, as_json=as_json and devices is not None, tries=dry_run or bool(overfit)
+        )
+    num_processes = 1
     if devices is not None and "RANK" not in os.environ:
         from dateshard.training.launch import number_of, train_in_processes
 
-        return train_in_processes(door().words[1:], number_of(devices))
+        num_processes = number_of(devices)
+        if seeds is None:
+            return train_in_processes(door().words[1:], num_processes)
     settings = configure(files, overrides, resume, preset, trust=trust)
     screen = Screen(as_json=as_json, quiet=quiet, works=True)
     document: Any
     if seeds is not None:
-        code, document = _train_seeds(settings, seeds, name, init_from, screen)
+        code, document = _train_seeds(settings, seeds, name, init_from, screen, num_processes)
     elif dry_run:
         code, document = show_dry_run(settings, screen)
     elif overfit:
@@ -123,15 +128,20 @@ def train(
     return code
 
 
-def _refuse_beside_seeds(*, resume: str, save_dir: str | None, devices: str | None, tries: bool) -> None:
-    several = devices is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
-    given = {"--resume": resume != "none", "--save-dir": save_dir, "--devices and torchrun": several}
+def _refuse_beside_seeds(*, resume: str, save_dir: str | None, as_json: bool, tries: bool) -> None:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    given = {
+        "--resume": resume != "none",
+        "--save-dir": save_dir,
+        "torchrun": several,
+        "--json (with --devices)": as_json,
+    }
     if wrong := [option for option, there in {**given, "--dry-run and --overfit": tries}.items() if there]:
         raise click.UsageError(f"--seeds trains several runs, one after the other: leave {wrong[0]} out.")
 
 
 def _train_seeds(
-    settings: Settings, count: int, name: str | None, init_from: str | None, screen: Screen
+    settings: Settings, count: int, name: str | None, init_from: str | None, screen: Screen, num_processes: int
 ) -> tuple[int, SeedsDocument]:
     from dateshard.bookkeeping.judged_runs import judge_where_it_goes, show_judged
     from dateshard.judging.judge import run_of
@@ -139,7 +149,9 @@ def _train_seeds(
 
     stem, code, runs = name_of(name, settings), 0, list[str]()
     document: SeedsDocument = {"name": stem, "trainings": [], "judged": None}
-    for run, ended, training in train_seeds(settings, seeds_of(settings, count), stem, init_from, screen):
+    for run, ended, training in train_seeds(
+        settings, seeds_of(settings, count), stem, init_from, screen, num_processes
+    ):
         runs.append(run)
         document["trainings"].append(training)  # type: ignore[arg-type]
         code = code or ended

@@ -11,6 +11,7 @@ from dateshard.settings import Settings, apply
 from dateshard.shardstore.commands import command, door
 from dateshard.shardstore.errors import UsageError
 from dateshard.terminal.screen import Screen
+from dateshard.training.launch import train_in_processes
 from dateshard.training.train import TrainRequest
 from dateshard.training.train_command import Document, train_to_the_end
 
@@ -30,11 +31,11 @@ def name_of(name: str | None, settings: Settings) -> str:
 
 
 def train_seeds(
-    settings: Settings, seeds: Sequence[int], name: str, init_from: str | None, screen: Screen
+    settings: Settings, seeds: Sequence[int], name: str, init_from: str | None, screen: Screen, num_processes: int = 1
 ) -> Iterator[tuple[str, int, Document]]:
     """Trains `NAME-seed7` and so on, each to its end; yields (run, exit code, its document). One that is there is continued.
 
-    A training that is stopped is the last one.
+    A training that is stopped is the last one. Those of several processes have no document here.
 
     Raises:
         UsageError: a run of such a name has other settings.
@@ -48,19 +49,24 @@ def train_seeds(
         there = (runs_folder() / run / "run.json").exists()
         request = TrainRequest(run, None) if there else TrainRequest("none", run, None, init_from)
         screen.tell(f"seed {seed} ({place} of {len(seeds)}): run {run}")
-        code, document = train_to_the_end(apply(settings, [f"trainer.training.seed={seed}"]), screen, request)
+        code, document = 0, Document()
+        if num_processes > 1:
+            words = [*_without(door().words[1:], "--run", "--seeds", "--devices"), "--seed", str(seed)]
+            code = train_in_processes([*words, "--resume" if there else "--run", run], num_processes)
+        else:
+            code, document = train_to_the_end(apply(settings, [f"trainer.training.seed={seed}"]), screen, request)
         yield run, code, document
         if code:
-            words = (*_without_name(door().words[1:]), "--run", name)
+            words = [*_without(door().words[1:], "--run"), "--run", name]
             screen.tell(f"The others wait. To go on with all: {command('train', *words)}")
             return
 
 
-def _without_name(words: Sequence[str]) -> list[str]:
-    """The words of the command without the name of its runs."""
+def _without(words: Sequence[str], *options: str) -> list[str]:
+    """The words of the command without some of its options, and what these say."""
     kept, skip = list[str](), False
     for word in words:
-        if not (skip or word == "--run" or word.startswith("--run=")):
+        if not (skip or word.partition("=")[0] in options):
             kept.append(word)
-        skip = word == "--run" and not skip
+        skip = word in options and not skip
     return kept

@@ -219,6 +219,20 @@ def test_after_kills_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_
 
 
 @pytest.mark.slow
+def test_seeds_are_trained_one_after_the_other_in_several_processes(several: Several) -> None:
+    seed = several.world.settings.trainer.training.seed
+    several.train(1, "first")
+    words = ("train", "-c", "config.yaml", "--run", "sown", "--seeds", "2", "--devices=2", "--seed", str(seed))
+    shown = several.world.run(*words, timeout=PATIENCE_SECONDS).stdout
+    assert alike(several.tensors(f"sown-seed{seed}"), several.tensors("first"), to=1e-6)
+    assert not alike(several.tensors(f"sown-seed{seed + 1}"), several.tensors("first"), to=1e-6)
+    assert shown.count("2 processes") == 2
+    assert "standard deviation" in shown
+    again = several.world.run(*words, timeout=PATIENCE_SECONDS).stdout
+    assert again.count("is complete") == 2
+
+
+@pytest.mark.slow
 def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: Several) -> None:
     words = ("--resume", "auto", "--epochs", "40")
     several.train(2, "whole", "--epochs", "40")

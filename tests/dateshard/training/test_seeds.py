@@ -100,6 +100,10 @@ def test_other_settings_of_the_same_name_are_refused(here: World, ds: Run) -> No
     [
         (("train", "-c", "config.yaml", "--seeds", "2", "--resume", "auto"), "leave --resume out"),
         (("train", "-c", "config.yaml", "--seeds", "2", "--dry-run"), "leave --dry-run and --overfit out"),
+        (
+            ("train", "-c", "config.yaml", "--seeds", "2", "--devices", "2", "--json"),
+            "leave --json (with --devices) out",
+        ),
         (("evaluate", "x-seed3", "x-seed4", "--report"), "--report is of one run"),
         (("evaluate", "x-seed3", "x-seed3"), "'x-seed3' is named twice"),
     ],
