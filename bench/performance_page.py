@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "DataLoader in the same process.",
         "reading-peers": "The same windows from other libraries. litdata, MDS and LanceDB store every window, "
         "24 to 192 times the bytes of the series; the others cut windows out of it. The first batch of an epoch is not counted.",
+        "reading-limits": "A billion windows, and the memory that blocks hold beside their budget.",
         "epoch": "An epoch of training, and the same steps fed one batch that never changes: what reading and its order cost.",
     },
     "Preparing": {

@@ -33,6 +33,7 @@ NODES = ("--steps", "96", "--suffix", "parquet", "--model", "dlinear", "--repeat
 ENVIRONMENTS = ("--environments", str(ROOT / ".venv-peers"))
 KINDS = {
     "reader": Measured(("reader.py",), "ours"),
+    "reading-limits": Measured(("reading_limits.py",), "ours"),
     "epoch": Measured(("epoch.py",), "ours"),
     "preparing": Measured(("preparing_peers.py", "--who", "parse"), "ours"),
     "workers": Measured(("workers.py",), "ours"),
