@@ -34,7 +34,7 @@ def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs 
     if taken := sum(num_bytes for _, _, num_bytes in copies(root.parents[1])):
         most = f"{budget_bytes() / (1 << 30):,.6g} GiB ({BUDGET})"
         garbage.notes.append(
-            f"copies of objects take {taken / 1e6:,.0f} MB and stay: they keep to {most} by themselves"
+            f"copies of objects take {taken / 1e6:,.1f} MB and stay: they keep to {most} by themselves"
         )
     return garbage
 

@@ -115,7 +115,7 @@ def test_a_first_preprocess_killed_while_it_sends_has_the_bytes_of_a_disk_at_the
 ) -> None:
     world = make_world(4, split=SPLIT)
     files, config = on_disk(world), world.config_file()
-    for number in (1, 3, 4, 5, len(files) // 2, len(files) - 2, len(files) - 1):
+    for number in (1, 2, 3, 5, 7, 9):  # what was sent is not sent again: all together they are less than the files
         server.hold_at(number)
         process = begin(config, "data")
         server.held()

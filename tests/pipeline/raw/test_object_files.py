@@ -114,6 +114,8 @@ def test_dumps_of_a_bucket_give_the_bytes_of_files_and_only_a_changed_one_is_fet
     assert without_paths(tree_of(world.store)) == files
     assert "6 dates measured" in capfd.readouterr().out
     assert len(copies()) == 6
+    assert dateshard.cli.run(["clean", "-c", str(world.config_file())]) == 0
+    assert "copies of objects take 0.0 MB and stay: they keep to 20 GiB" in capfd.readouterr().out
 
     fetched.clear()
     assert run(world) == 0
