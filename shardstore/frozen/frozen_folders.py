@@ -11,7 +11,7 @@ from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import content_of, copies_of, publish, staging_folder
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import hash_bytes
-from dateshard.shardstore.objects.bucket_store import in_use
+from dateshard.shardstore.objects.bucket_store import discard, in_use
 
 Loaded = TypeVar("Loaded")
 
@@ -44,8 +44,9 @@ def first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
         with in_use(folder):
             return load(folder)
     except StoreError:
-        for copy in copies_of(folder):
-            with suppress(StoreError):
+        again = [folder] if discard(folder) else []  # of a store in a bucket: it is fetched again
+        for copy in (*copies_of(folder), *again):
+            with suppress(StoreError), in_use(copy):
                 return load(copy)
         raise
 

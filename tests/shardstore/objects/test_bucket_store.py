@@ -221,9 +221,13 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_object_is_named_and_mende
     name, data = str(copy.relative_to(world.store)), copy.read_bytes()
     spoilt = data[:9] + bytes([data[9] ^ 1]) + data[10:]
     copy.write_bytes(spoilt)
+    (nodes,) = world.store.glob("nodes/*/nodes.json")
+    nodes.chmod(0o644)
+    nodes.write_bytes(b"torn")
     dataset = Dataset.open(world.store)
     dataset.read_day(dataset.days[0])
     assert copy.read_bytes() == data
+    assert len(dataset.nodes.names) == 3
     server.spoil(BELOW + name, spoilt)
     assert run(world, "verify") == 4
     out = capfd.readouterr().out
