@@ -33,8 +33,8 @@ class Verdict:
     Attributes:
         checkpoint: its name. bound: {files, generation, data}: hashes and numbers that it holds for.
         document: as `evaluate --json`; `by_node` and `by_hour` of the model and the best baseline alone.
-        shown: windows to draw (`example_windows`). period: forecasts and residuals over time (`assessment.period`), None where
-            no time goes by or an older version judged. seconds: that it took. parameters: trained numbers of the model.
+        shown: windows to draw (`example_windows`). period: forecasts and residuals over time (`assessment.period`), None
+            without numbers or of an older version. seconds: that it took. parameters: trained numbers of the model.
     """
 
     split: str

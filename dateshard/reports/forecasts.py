@@ -27,7 +27,7 @@ from dateshard.shardstore.times.calendar import NANOSECONDS, zone
 
 SIDE, HEIGHT, PLOT = 62, 222, 182
 MOST_CLASSES = 12
-MOST_LABELS = 200  # of a window's steps: two pixels each
+MOST_LABELS, FEWER_LABELS = 200, 125  # of a window's steps, two pixels each; of a longer window
 MINUTE, HOUR = 60, 3600
 SPANS = (1, 5, 10, 30, 60, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, 24 * HOUR)
 Values = Sequence[float | None]
@@ -145,9 +145,7 @@ def forecast_chart(window: DrawnWindow, title: str) -> str:
         parts.append(line(_stairs(points, width / max(count, 1)) if window.categories else points, css))
     parts.append(_times(window, across, width))
     labels = _labels(window)
-    shown = (
-        math.ceil(count / math.ceil(count / MOST_LABELS)) if count else 0
-    )  # of a long window each second or third step
+    shown = count if count <= MOST_LABELS else FEWER_LABELS
     parts.append(hover(SIDE, 0, width, PLOT, [labels[int((k + 0.5) * count / shown)] for k in range(shown)]))
     return canvas(HALF, HEIGHT, title, parts)
 

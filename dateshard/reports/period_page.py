@@ -141,10 +141,11 @@ def residual_parts(verdict: Verdict, timezone: str) -> list[str]:
     period, model = verdict.period, verdict.row()
     if period is None or model is None:
         return []
-    known = {name: period["histograms"][name] for name in _targets(verdict, period) if period["histograms"][name]}
+    bars = period["histograms"]
+    known = {name: bars[name] for name in verdict.document["features"] if bars.get(name)}
     if not known:
         return []
-    over_time = [_over_time(period, name, timezone) for name in known]
+    over_time = [_over_time(period, name, timezone) for name in known if name in period["residuals"]]
     intro = paragraph("Forecast less truth, raw units, of all windows, nodes and target steps.", "soft")
     return [card([intro, pair(*(_histogram(name, bars, model["name"]) for name, bars in known.items())), *over_time])]
 

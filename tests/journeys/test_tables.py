@@ -196,7 +196,10 @@ def test_a_training_on_columns_goes_on_to_the_same_bits_and_is_judged(priced: Wo
     rows = {row["name"]: row["scaled"]["r2"] for row in judged["rows"]}
     assert rows["gru"] > rows["ridge"]
     priced.run("report", "cut")
-    assert not DATED.search((priced.folder / "data" / "runs" / "cut" / "report.html").read_text())
+    page = (priced.folder / "data" / "runs" / "cut" / "report.html").read_text()
+    assert not DATED.search(page)
+    assert page.count(", residuals, raw units.") == len(judged["features"])
+    assert '<section id="period"' not in page
 
 
 @pytest.mark.parametrize("window", [{"history": 12}, {"horizon": 1}, {"history": "30s", "most": 4, "horizon": 1}])

@@ -30,7 +30,7 @@ from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.interval_judge import RAW, IntervalJudge, Intervalled
 from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.assessment.paired import ErrorsByUnit, Measure, compare, units_of
-from dateshard.trainer.assessment.period import Period
+from dateshard.trainer.assessment.period import Period, TimelessPeriod
 from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import points_within, scaled_bounds
@@ -167,13 +167,13 @@ def _sampled(order: Order, config: Trainer, rivals: Rivals, notes: list[str]) ->
 
 
 def _table(
-    setting: Setting, order: Order, rivals: Rivals, *, ridge: bool, follow: Period | None = None
+    setting: Setting, order: Order, rivals: Rivals, *, ridge: bool, follow: Period | TimelessPeriod | None = None
 ) -> tuple[Evaluation, Ranking, DrawnEnds]:
     """Judges all rivals on the same windows; returns how these rank by the model's errors too, and its intervals.
 
     Args:
         ridge: the model is a trained ridge: the baseline that is the same map is no rival.
-        follow: keeps what the model forecast over time.
+        follow: keeps what the model forecast over time, where time goes by.
     """
     counted, by_unit, ranking, scores, ends = _accumulate(setting, order, rivals, follow)
     rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
@@ -322,7 +322,7 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
 
 @torch.no_grad()
 def _accumulate(
-    setting: Setting, order: Order, rivals: Rivals, follow: Period | None
+    setting: Setting, order: Order, rivals: Rivals, follow: Period | TimelessPeriod | None
 ) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking, Mapping[str, IntervalScores], DrawnEnds]:
     """What is counted of every predictor, its errors by date or cut, how windows rank, scores and ends of intervals."""
     window, wanted = setting.window, setting.wanted(rivals.reach)

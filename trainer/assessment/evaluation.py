@@ -44,7 +44,7 @@ class Evaluation:
         difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
         measure: the error of numbers that decides. history: steps that the model looks back.
         shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
-        period: what the model forecast over time (`trainer.assessment.period`); not in `to_json`, None where no time goes by.
+        period: what the model forecast over time (`trainer.assessment.period`); not in `to_json`, None without numbers.
         observed: {split: share of its target cells}.
         split_by: the column whose values are divided, `row` for the buckets of a table; None where dates are.
         by_row: whether it is these buckets, and not a column of that name.

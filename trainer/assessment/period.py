@@ -97,11 +97,18 @@ class Period:
         self._next = NOWHEN
 
     @staticmethod
-    def of(dataset: Dataset, order: Order, window: Window, form: Form, scored: slice | None) -> Period | None:
-        """Begins to follow a pass; None where no time goes by: rows without a date, records divided by cuts, categories alone."""
+    def of(
+        dataset: Dataset, order: Order, window: Window, form: Form, scored: slice | None
+    ) -> Period | TimelessPeriod | None:
+        """Begins to follow a pass; where no time goes by (rows without a date, records divided by cuts) its residuals alone.
+
+        None where all targets are categories.
+        """
         manifest = dataset.manifest
-        if manifest.undated or manifest.split_cuts or not form.numbers:
+        if not form.numbers:
             return None
+        if manifest.undated or manifest.split_cuts:
+            return TimelessPeriod(form)
         return Period(dataset, order, window, form, scored)
 
     def add(
@@ -198,6 +205,22 @@ class Period:
             mean = error / count
             spread = np.sqrt(np.maximum(squared / count - mean**2, 0.0))
         return {"columns": together, "mean": _digits(mean), "std": _digits(spread)}
+
+
+@dataclass(frozen=True, slots=True)
+class TimelessPeriod:
+    """What is told of a pass in which no time goes by: histograms of the residuals, which the metrics count anyway."""
+
+    form: Form
+
+    def add(self, *_: object) -> None:
+        """Keeps nothing of a batch."""
+
+    def report(self, figures: Mapping[str, RawFigures]) -> dict[str, Any]:
+        """Returns it as JSON, in the form of a `Period`'s; `figures` as there."""
+        names = [self.form.targets[place].name for place in self.form.numbers[:MOST_TARGETS]]
+        bars = {name: _bars(figures, place) for place, name in enumerate(names)}
+        return {"nodes": [], "series": {}, "residuals": {}, "histograms": bars}
 
 
 def packed(means_SC: Floats) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def test_a_long_window_is_written_shorter_and_drawn_the_same() -> None:
         first=DAY, step=0.01, zone="UTC", horizon_from=0, truth=[*map(float, range(500))], lines=[], undated=False
     )
     labels = re.findall(r'data-labels="([^"]*)"', forecast_chart(window, "long"))[0].split("|")
-    assert len(labels) == 167
-    assert (labels[0], labels[-1]) == ("00:00:00.010 · truth 1", "00:00:04.980 · truth 498")
+    assert len(labels) == 125
+    assert (labels[0], labels[-1]) == ("00:00:00.020 · truth 2", "00:00:04.980 · truth 498")
 
 
 def test_categories_are_called_by_their_names() -> None:
