@@ -9,14 +9,14 @@ Legend: N nodes, F features, T steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dateshard.shardstore.identity import hash_bytes, identity
 from dateshard.shardstore.scaling.histogram import Histogram
-from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.shardstore.scaling.transform import BLOCK_CELLS, Floats, Integers
 
 ROWS = ("n", "pivot", "delta", "m2", "min", "max")  # axis 0 of `PartialStatistics.moments_6NF`
 
@@ -36,20 +36,27 @@ class PartialStatistics:
 
     @staticmethod
     def of(values_TNF: Floats, histogram_of: Sequence[tuple[int, str]] = ()) -> PartialStatistics:
-        """Measures the finite cells of one date; memory: two arrays of the date's size.
+        """Measures the finite cells of one date; memory: some blocks of its rows.
 
         Args:
             histogram_of: (feature, per `feature` | `node`) of those whose histogram is taken.
         """
-        seen = np.isfinite(values_TNF)
-        count = seen.sum(axis=0).astype(np.float64)
-        first = np.take_along_axis(values_TNF, seen.argmax(axis=0)[None], axis=0)[0]
-        pivot = np.where(count > 0, first, 0.0)
-        offset = np.where(seen, values_TNF - pivot, 0.0)
-        delta = offset.sum(axis=0) / np.maximum(count, 1)
-        m2 = (np.where(seen, offset - delta, 0.0) ** 2).sum(axis=0)
-        low = np.where(seen, values_TNF, np.inf).min(axis=0, initial=np.inf)
-        high = np.where(seen, values_TNF, -np.inf).max(axis=0, initial=-np.inf)
+        num_steps, num_nodes, num_features = values_TNF.shape
+        # numpy adds the rows of many cells one after the other, as blocks do; those of one cell in another order
+        size = num_steps if num_nodes * num_features == 1 else max(1, BLOCK_CELLS // max(num_nodes * num_features, 1))
+        blocks = [values_TNF[first : first + size] for first in range(0, num_steps, size)]
+        count, pivot = np.zeros((num_nodes, num_features)), np.zeros((num_nodes, num_features))
+        low, high = np.full_like(count, np.inf), np.full_like(count, -np.inf)
+        for block in blocks:
+            seen = np.isfinite(block)
+            first = np.take_along_axis(block, seen.argmax(axis=0)[None], axis=0)[0]
+            seen_here = seen.sum(axis=0)
+            np.copyto(pivot, first, where=(count == 0) & (seen_here > 0))
+            count += seen_here
+            low = np.minimum(low, np.where(seen, block, np.inf).min(axis=0, initial=np.inf))
+            high = np.maximum(high, np.where(seen, block, -np.inf).max(axis=0, initial=-np.inf))
+        delta = _sum(np.where(np.isfinite(block), block - pivot, 0.0) for block in blocks) / np.maximum(count, 1)
+        m2 = _sum(np.where(np.isfinite(block), block - pivot - delta, 0.0) ** 2 for block in blocks)
         return PartialStatistics(np.stack([count, pivot, delta, m2, low, high]), Histogram.of(values_TNF, histogram_of))
 
     @staticmethod
@@ -107,6 +114,15 @@ class PartialStatistics:
         """The id of the partial statistics, made of their shape and bytes."""
         content = [list(self.moments_6NF.shape), hash_bytes(np.ascontiguousarray(self.moments_6NF))]
         return identity([*content, self.histogram.hash] if self.histogram.rows_4K.size else content)
+
+
+def _sum(blocks: Iterable[Floats]) -> Floats:
+    """The sum over the rows of all blocks, [N, F], one row after the other as in a single array."""
+    total: Floats | None = None
+    for block in blocks:
+        total = block.sum(axis=0) if total is None else np.concatenate([total[None], block]).sum(axis=0)
+    assert total is not None, "there is a row"
+    return total
 
 
 def _chained(
