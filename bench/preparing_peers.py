@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--who", default=",".join(WHO))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="kept; without it a temporary one")
-    parser.add_argument("--write", metavar="KIND", help="put the table under bench/results/ by this name")
+    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     who = list(dict.fromkeys(["dateshard", *asked.who.split(",")]))
     rows = []
@@ -149,7 +149,7 @@ def main() -> None:
     )
     print(text)
     if asked.write:
-        keep(asked.write, text)
+        keep("preparing-peers", text)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from bench.dated import keep  # noqa: E402
+from bench.peers.environments import python_of  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A script of this folder and its arguments; of which of the two groups it is, if of any."""
+    """A script of this folder and its arguments; of which of the two groups it is, if of any; environments it is told of."""
 
     words: tuple[str, ...]
     group: str = ""
+    needs: tuple[str, ...] = ()
 
 
 NODES = ("--steps", "96", "--suffix", "parquet", "--model", "dlinear", "--repeats", "1")
@@ -47,8 +49,8 @@ KINDS = {
     ),
     "memory": Measured(("memory.py", "--times", "4")),
     "metrics": Measured(("metrics.py",)),
-    "forecasters": Measured(("forecasters.py", *ENVIRONMENTS)),
-    "resume-peers": Measured(("resume_peers.py", *ENVIRONMENTS)),
+    "forecasters": Measured(("forecasters.py", *ENVIRONMENTS), needs=("darts", "neuralforecast")),
+    "resume-peers": Measured(("resume_peers.py", *ENVIRONMENTS), needs=("lightning", "hf", "grain")),
 }
 
 
@@ -61,6 +63,8 @@ def main() -> None:
     failed = []
     for kind in kinds:
         began = time.monotonic()
+        for name in KINDS[kind].needs:
+            python_of(name)
         words = [sys.executable, str(ROOT / "bench" / KINDS[kind].words[0]), *KINDS[kind].words[1:]]
         print(f"{kind}: {' '.join(KINDS[kind].words)}", flush=True)
         done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
