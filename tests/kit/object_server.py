@@ -83,7 +83,10 @@ class ObjectServer:
 
 
 class CutLine(threading.Thread):
-    """Passes bytes on to a port, and cuts each of the first connections after so many bytes of the answer."""
+    """Passes bytes on to a port, and cuts each of the first connections after so many bytes of the answer.
+
+    `after` -1: as soon as a request begins.
+    """
 
     def __init__(self, to: int, cuts: int, after: int) -> None:
         super().__init__(daemon=True)
@@ -103,6 +106,11 @@ class CutLine(threading.Thread):
             except OSError:
                 return
             self.num_connections += 1
+            if self._after < 0 < self.cuts:
+                self.cuts -= 1
+                client.recv(1)
+                client.close()
+                continue
             server = socket.create_connection(("127.0.0.1", self._to))
             threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
             threading.Thread(target=self._pass, args=(server, client, self._after), daemon=True).start()

@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from dateshard.shardstore.objects import object_store
-from dateshard.shardstore.objects.object_store import ObjectName, get, has_tag, head, put, side_by_side, upload
+from dateshard.shardstore.objects.object_store import (
+    ConditionError,
+    ObjectName,
+    get,
+    has_tag,
+    head,
+    put,
+    side_by_side,
+    upload,
+)
 from tests.kit.bucket_worlds import reach
-from tests.kit.object_server import BUCKET, ObjectServer, juicefs
+from tests.kit.conditional_server import ConditionalServer
+from tests.kit.object_server import BUCKET, CutLine, ObjectServer, juicefs
 
 pytest.importorskip("obstore")
 
@@ -46,3 +56,21 @@ def test_work_side_by_side_keeps_its_order_and_ends_with_the_first_error() -> No
     assert side_by_side(lambda number: number * 2, range(9)) == list(range(0, 18, 2))
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda number: 1 // number, [1, 0, 2])
+
+
+def test_a_put_with_a_condition_is_sent_again_where_its_connection_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As obstore does not: it takes such a put for one that may be done once only."""
+    with ConditionalServer(tmp_path / "s3") as server:
+        line = CutLine(server.port, cuts=3, after=-1)
+        reach(monkeypatch, server.environment(line.port))
+        name = ObjectName("s3://stores/once")
+        tag = put(name, b"first", absent=True)
+        assert line.cuts == 0
+        assert get(name) == (b"first", tag)
+        with pytest.raises(ConditionError):
+            put(name, b"second", absent=True)
+        tag = put(name, b"second", tag=tag)
+        assert get(name) == (b"second", tag)
+        line.close()
