@@ -16,7 +16,7 @@ from typing import Any
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.disk.durable import replace_file
-from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.errors import DamagedError, StoreError, Where, counted
 from dateshard.shardstore.identity import canonical, hash_bytes
 
 NAME, HASH = "commits.jsonl", "xxh3_128"
@@ -62,7 +62,7 @@ def take_out_damaged(root: Path) -> str:
             kept = root / "quarantine" / f"commits-{uuid.uuid4().hex[:8]}.jsonl"
             replace_file(kept, b"".join(lines), durable=False)
             replace_file(path, b"".join(good), durable=False)
-            return f"{path}: {len(lines) - len(good)} damaged line(s) taken out; the file as it was: {kept}"
+            return f"{path}: {counted(len(lines) - len(good), 'damaged line')} taken out; the file as it was: {kept}"
     return ""
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import StoreError, UsageError, Where
+from dateshard.shardstore.errors import StoreError, UsageError, Where, counted
 from dateshard.trainer.binding import bound, environment
 from dateshard.trainer.bounds import refuse_bounds
 from dateshard.trainer.config import Loading, RunsShuffle, Trainer
@@ -138,7 +138,7 @@ def refuse_unready(dataset: Dataset) -> None:
         dates = " ".join(map(str, manifest.failed[:5])) + (" ..." if len(manifest.failed) > 5 else "")
         kind = "its statistics are provisional, and " if manifest.provisional else ""
         raise StoreError(
-            f"{kind}{len(manifest.failed)} date(s) of this dataset failed: {dates}",
+            f"{kind}{counted(len(manifest.failed), 'date')} of this dataset failed: {dates}",
             where=Where(file=str(dataset.root)),
             todo=f"Mend them: {command('preprocess', '--only', 'failed', config=True)}; or leave them out: pipeline.exclude",
         )
@@ -460,8 +460,10 @@ def _refuse_empty(config: Trainer, order: Order, dataset: Dataset, window: Windo
         what, todo = f"none of its training dates ({ranges}) is prepared", to_run("preprocess", config=True)
         raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
     if order.num_anchors:
-        few = f"{order.sample.size if order.sample else order.num_anchors:,}"
-        what = f"an epoch would have no batch: its {few} training window(s) do not fill one of {order.batch_size:,}"
+        few = counted(
+            order.sample.size if order.sample else order.num_anchors, "training window does", "training windows do"
+        )
+        what = f"an epoch would have no batch: its {few} not fill one of {order.batch_size:,}"
         todo = "Lower trainer.training.batch_size, or set trainer.training.drop_last: false"
         raise UsageError(f"{what}, and trainer.training.drop_last leaves a short one out", todo=todo)
     longest = longest_piece(dataset, "train", window)

@@ -85,7 +85,7 @@ def only_one() -> str:
     if len(there) == 1:
         return there[0]
     if not there:
-        todo = f"Write one: {command('init')}; or name one with -c"
+        todo = f"Write one by a look at your data: {command('init', '--from', 'FILE')}; or name one with -c"
         raise UsageError("no configuration is named, and configs/ holds none", todo=todo)
     names = ", ".join(there[:LISTED]) + (", ..." if len(there) > LISTED else "")
     todo = f"Name one of them: {command(*door().words, '-c', there[0])}"

@@ -68,7 +68,7 @@ def test_only_damaged_lines_are_taken_out_and_the_file_as_it_was_is_kept(tmp_pat
     was = lines[0] + lines[1].replace(b"2", b"4", 1) + lines[2][:-3]
     path.write_bytes(was)
     note = take_out_damaged(tmp_path)
-    assert "2 damaged line(s) taken out" in note
+    assert "2 damaged lines taken out" in note
     assert path.read_bytes() == lines[0]
     (kept,) = (tmp_path / "quarantine").iterdir()
     assert str(kept) in note
@@ -91,5 +91,5 @@ def test_commits_write_lines_that_verify_and_verify_names_a_damaged_one(make_wor
     assert "commits.jsonl, row 1" in str(error)
     with StoreWriter(world.store) as writer:
         _, notes = writer.current()
-    assert "1 damaged line(s) taken out" in notes[0]
+    assert "1 damaged line taken out" in notes[0]
     assert [error for _, error in dataset.verify(full=True) if error] == []

@@ -153,7 +153,7 @@ def test_drop_last_that_leaves_no_batch_is_refused(make_world: Make, training: d
     world = make_world(5, split=SPLIT)
     world.prepare()
     count = training.get("sample_size", WINDOWS)
-    with pytest.raises(UsageError, match=rf"its {count} training window\(s\) do not fill one of .*drop_last: false"):
+    with pytest.raises(UsageError, match=rf"its {count} training windows? do(es)? not fill one of .*drop_last: false"):
         session_of(world, **training, drop_last=True)
 
 

@@ -123,7 +123,10 @@ def test_of_several_configurations_none_is_taken_and_the_first_is_in_the_command
 
 
 def test_without_any_configuration_init_is_named(ds: Run) -> None:
-    assert "configs/ holds none. Write one: dateshard init; or name one with -c" in ds("preprocess", code=2).err
+    assert (
+        "configs/ holds none. Write one by a look at your data: dateshard init --from FILE; or name one with -c"
+        in ds("preprocess", code=2).err
+    )
 
 
 def worded(group: click.Group, *before: str) -> list[tuple[str, ...]]:
