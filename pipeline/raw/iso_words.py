@@ -9,6 +9,8 @@ Legend: R texts, W characters of each.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,6 @@ OVER_9 = _of_bytes([0x76] * 8)  # added to a byte above 9 it sets the high bit
 NO_CLOCK = _of_bytes([0x76, 0x76, 0x7F, 0x76, 0x76, 0x7F, 0x76, 0x76])  # likewise, to one above 0 at a colon
 BEYOND = _of_bytes([0x7F - dict(MOST).get(place, 0x7F) for place in range(8)])
 NUMBERS = _of_bytes([0x80 if place in dict(MOST) else 0 for place in range(8)])
-NOTHING = np.uint64(0)
 BYTE, TWICE = np.uint64(0xFF), np.uint64(0x000000FF000000FF)
 EVEN, ODD = np.uint64(1_000_000 << 32 | 100), np.uint64(10_000 << 32 | 1)
 
@@ -66,9 +67,13 @@ def _word(bytes_RW: NDArray[np.uint8], place: int, count: int, zeros: np.uint64)
 
     The bytes above them are 0. They end with the eighth character of a text or a later one.
     """
-    last = np.ndarray(len(bytes_RW), np.dtype("<u8"), bytes_RW, place + count - 8, bytes_RW.strides[:1])
     unused = np.uint64(8 * (8 - count))
-    return (last >> unused) ^ (zeros << unused >> unused)
+    return (_eight(bytes_RW, place + count - 8) >> unused) ^ (zeros << unused >> unused)
+
+
+def _eight(bytes_RW: NDArray[np.uint8], place: int) -> Words:
+    """Gives eight characters of each text as they lie in memory."""
+    return np.ndarray(len(bytes_RW), np.dtype("<u8"), bytes_RW, place, bytes_RW.strides[:1])
 
 
 def _clock(digits: Words) -> tuple[Words, Words]:
@@ -91,12 +96,23 @@ def _fraction(digits: Words) -> tuple[Words, Words]:
 
 def _dates(bytes_RW: NDArray[np.uint8], sample: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Returns days since 1970 and whether there is such a date, [R]; [1] where all have one, as a dump nearly always does."""
-    alike = (_word(bytes_RW, 0, 8, NOTHING) == _word(bytes_RW[:1], 0, 8, NOTHING)).all()
-    alike = alike and (_word(bytes_RW, 8, 3, NOTHING) == _word(bytes_RW[:1], 8, 3, NOTHING)).all()
-    dates = bytes_RW[:1, :11] if alike else bytes_RW[:, :11]
-    number = dates - np.uint8(ord("0"))
+    alike = all(bool((words == words[0]).all()) for words in (_eight(bytes_RW, 0), _eight(bytes_RW, 3)))
+    if alike:
+        day, is_date = _date(bytes_RW[0, :11].tobytes(), sample)
+        return np.array([day]), np.array([is_date])
+    return _days(bytes_RW[:, :11], sample)
+
+
+@lru_cache(maxsize=16)  # of a dump's blocks nearly always the same
+def _date(text: bytes, sample: str) -> tuple[int, bool]:
+    days, valid = _days(np.frombuffer(text, np.uint8)[None], sample)
+    return int(days[0]), bool(valid[0])
+
+
+def _days(dates_R11: NDArray[np.uint8], sample: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    number = dates_R11 - np.uint8(ord("0"))
     for place in (4, 7, 10):
-        number[:, place] = np.where(dates[:, place] == ord(sample[place]), 0, 99)
+        number[:, place] = np.where(dates_R11[:, place] == ord(sample[place]), 0, 99)
     n = number.astype(np.int32)
     year = n[:, 0] * 1000 + n[:, 1] * 100 + n[:, 2] * 10 + n[:, 3]
     days, valid = days_of(year, n[:, 5] * 10 + n[:, 6], n[:, 8] * 10 + n[:, 9])
