@@ -176,8 +176,9 @@ class Manifest:
         if self.split_cuts:
             return "train"
         for name, ranges in self.split.items():
-            if any(first <= date <= last for first, last in ranges):
-                return name
+            for first, last in ranges:  # a plain loop: it is asked of thousands of dates
+                if first <= date <= last:
+                    return name
         return None
 
     @property

@@ -385,9 +385,7 @@ def _acts(
     committed = seen.manifest is not None and plan.date in seen.manifest.dates
     wanted = asked and (wish.force or plan.state not in ("fresh", "no-dump"))
     normalise = wanted or (everything and committed)
-    trains = any(low <= plan.date <= high for low, high in split.get("train", ()))
-    needed = normalise or (merge and trains)
-    if not needed:
+    if not normalise and not (merge and any(low <= plan.date <= high for low, high in split.get("train", ()))):
         return plan
     staged = plan.key in seen.staged[plan.date]
     measure = plan.state != "no-dump" and ((wanted and wish.force) or not staged)
