@@ -151,17 +151,18 @@ def test_the_cache_keeps_its_budget_and_what_it_lost_is_fetched_again(
 
 
 def test_copies_are_looked_at_once_for_many_small_downloads(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, honest = list[Path](), object_files._copies
-    monkeypatch.setattr(object_files, "_copies", lambda folder: looks.append(folder) or honest(folder))
-    names = [ObjectName(f"{at(world)}/raw/{date}.csv") for date in sorted(world.rows)]
+    looks, honest = list[Path](), copies_budget.copies
+    monkeypatch.setattr(copies_budget, "copies", lambda data: looks.append(data) or honest(data))
+    *names, last = [ObjectName(f"{at(world)}/raw/{date}.csv") for date in sorted(world.rows)]
     for name in names:
         object_files.fetch(name)
     assert len(looks) == 1
-    object_files._unlooked.clear()
-    monkeypatch.setattr(object_files, "LOOKS", 1 << 40)
-    for name in names:
-        object_files.fetch(name)
-    assert len(looks) == 1 + len(names)
+    Path("data/objects", copies_budget.TOTAL).write_text("cut")
+    object_files.fetch(last)
+    assert len(looks) == 2
+    assert int(Path("data/objects", copies_budget.TOTAL).read_text()) == sum(
+        size for _, _, size in honest(Path("data"))
+    )
 
 
 def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
