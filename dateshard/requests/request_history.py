@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dateshard.pipeline.raw.clocks.times import Spelling, instants
 from dateshard.pipeline.raw.formats import as_numbers
-from dateshard.pipeline.raw.times import Spelling, instants
 from dateshard.pipeline.source import Source
 from dateshard.requests.trace import Integers, TimeScale, Trace, read_trace, usable
 from dateshard.requests.trace_format import HISTORY, KNOWN, ROLES, UNITS, TraceFormat, header_of, of_header

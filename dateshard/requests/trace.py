@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dateshard.pipeline.raw.clocks.times import Spelling, instants
 from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
-from dateshard.pipeline.raw.times import Spelling, instants
 from dateshard.pipeline.source import Source
 from dateshard.requests.trace_format import UNITS, TraceFormat, dialect_of, format_of
 from dateshard.shardstore.errors import DumpError, UsageError, Where, counted

@@ -12,11 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import OUTSIDE
+from dateshard.pipeline.raw.clocks.time_remedies import of_bad_times, of_other_dates
+from dateshard.pipeline.raw.clocks.times import not_a_time, shown
 from dateshard.pipeline.raw.formats import RaggedRowBlock, RowBlock, remedies
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
-from dateshard.pipeline.raw.time_remedies import of_bad_times, of_other_dates
-from dateshard.pipeline.raw.times import not_a_time, shown
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 

@@ -20,13 +20,13 @@ import pyarrow as pa
 from dateshard.pipeline.config import OUTSIDE, Pipeline
 from dateshard.pipeline.memory_shares import READING_BYTES, give_back, own_bytes, refuse_less
 from dateshard.pipeline.raw.bad_rows import BadRows
+from dateshard.pipeline.raw.clocks.doubled_hours import with_instants
+from dateshard.pipeline.raw.clocks.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.pipeline.raw.cut_index import PATH_NODE, Cut, cut_key, find_cut
 from dateshard.pipeline.raw.decode import one_node, request_of
-from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.formats import Request, RowBlock, batch_rows, read_rows, reader_of
 from dateshard.pipeline.raw.object_files import held
-from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.disk.durable import disk_full_as_error
 from dateshard.shardstore.errors import DumpError

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.config import FeatureConfig, Pipeline
 from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadRows, nameless
+from dateshard.pipeline.raw.clocks.doubled_hours import with_instants
+from dateshard.pipeline.raw.clocks.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.pipeline.raw.codes import Codes
-from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
 from dateshard.pipeline.raw.formats import Kind, NamePlaces, Request, RowBlock, as_floats, places_in, reader_of
 from dateshard.pipeline.raw.object_files import held, shown
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.pipeline.source import UNITS, Source
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 from dateshard.shardstore.layouts.records import Records

@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.insight.first_look.sampled_columns import Column
-from dateshard.pipeline.raw.time_remedies import DIGITS, forms_of
-from dateshard.pipeline.raw.times import instants
+from dateshard.pipeline.raw.clocks.time_remedies import DIGITS, forms_of
+from dateshard.pipeline.raw.clocks.times import instants
 from dateshard.pipeline.source import Source, TimeParts
 from dateshard.shardstore.times.calendar import midnight, zone
 

@@ -14,12 +14,12 @@ import polars as pl
 import pytest
 
 from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.raw.clocks.times import instants
 from dateshard.pipeline.raw.decode import decode
 from dateshard.pipeline.raw.dumps import find_dumps, is_one_file
 from dateshard.pipeline.raw.formats import text
 from dateshard.pipeline.raw.node_table import read_nodes
 from dateshard.pipeline.raw.row_counts import RowCounts
-from dateshard.pipeline.raw.times import instants
 from dateshard.pipeline.source import NodeTable, Source
 from dateshard.shardstore.errors import DumpError, UsageError
 from dateshard.shardstore.layouts.records import Records

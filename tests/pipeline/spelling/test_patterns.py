@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dateshard.pipeline.raw.times import instants
+from dateshard.pipeline.raw.clocks.times import instants
 from dateshard.pipeline.source import Source
 from dateshard.pipeline.spelling.patterns import PatternError, read_pattern
 from dateshard.shardstore.errors import DumpError

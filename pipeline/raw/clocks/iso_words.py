@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.civil_days import days_of
+from dateshard.pipeline.raw.clocks.civil_days import days_of
 
 Words = NDArray[np.uint64]
 SECOND, DAY = 10**9, 86400 * 10**9

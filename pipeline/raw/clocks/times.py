@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.iso_words import readings as clock_readings
-from dateshard.pipeline.raw.time_parts import readings
+from dateshard.pipeline.raw.clocks.iso_words import readings as clock_readings
+from dateshard.pipeline.raw.clocks.time_parts import readings
 from dateshard.pipeline.source import UNITS, Source, TimeParts
 from dateshard.pipeline.spelling.patterns import read_pattern
 from dateshard.shardstore.times.calendar import Day, day_of, midnight

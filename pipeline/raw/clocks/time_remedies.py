@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from dateshard.pipeline.raw.times import instants
+from dateshard.pipeline.raw.clocks.times import instants
 from dateshard.pipeline.source import UNITS, Source
 from dateshard.shardstore.times.calendar import midnight
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.raw.doubled_hours import second_hour
+from dateshard.pipeline.raw.clocks.doubled_hours import second_hour
 from dateshard.pipeline.raw.formats import text
 from dateshard.pipeline.source import TimeParts
 from dateshard.shardstore.errors import DumpError
@@ -309,7 +309,7 @@ def test_the_order_of_ends_of_intervals_tells_a_doubled_hour_too(read_dump: Dump
 
 
 def test_a_date_with_an_ordinary_clock_is_read_once(read_dump: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.pipeline.raw import doubled_hours
+    from dateshard.pipeline.raw.clocks import doubled_hours
 
     calls, honest = list[str](), doubled_hours.instants
     monkeypatch.setattr(doubled_hours, "instants", lambda *given: (calls.append(""), honest(*given))[1])

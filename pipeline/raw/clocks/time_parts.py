@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.civil_days import days_of
+from dateshard.pipeline.raw.clocks.civil_days import days_of
 from dateshard.pipeline.raw.formats import as_numbers
 
 SECOND, MINUTE, HOUR, DAY = 10**9, 60 * 10**9, 3600 * 10**9, 86400 * 10**9

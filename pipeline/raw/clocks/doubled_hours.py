@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dateshard.pipeline.raw.clocks.times import Instants, Spelling, Valid, changes_offset, instants
 from dateshard.pipeline.raw.formats import RaggedRowBlock, RowBlock
-from dateshard.pipeline.raw.times import Instants, Spelling, Valid, changes_offset, instants
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.times.calendar import Day
 

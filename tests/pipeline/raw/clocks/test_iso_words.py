@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from dateshard.pipeline.raw.iso_words import readings
+from dateshard.pipeline.raw.clocks.iso_words import readings
 
 FORM = re.compile(r"(\d{4}-\d\d-\d\d)([T ])(\d\d:\d\d)(:\d\d)?(?:\.(\d+))?(Z?)", re.ASCII)
 EPOCH = dt.datetime(1970, 1, 1)
