@@ -125,7 +125,7 @@ def readme_table(results: Path) -> str:
     for what, kind, ours, others in README:
         result = newest(results, kind)
         row = None if result is None else cell(result, ours)
-        if result is None or row is None:
+        if result is None or not row:
             continue
         beside = [(name, cell(result, where)) for name, where in others.items()]
         lines.append(f"| {what} | {row} | {'; '.join(f'{name} {value}'.strip() for name, value in beside if value)} |")
