@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -89,10 +90,12 @@ def first_answer(around: Mapping[str, str]) -> float:
     assert server.stdout is not None
     address = next(match[0] for line in server.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
     for _ in range(600):
-        with suppress(OSError):
-            urllib.request.urlopen(f"{address}/health").read()
+        with suppress(ConnectionError, urllib.error.URLError):
+            urllib.request.urlopen(f"{address}/healthz").read()
             break
         time.sleep(0.05)
+    else:
+        sys.exit("the server does not answer")
     ticks = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     server.send_signal(signal.SIGTERM)
     server.stdout.read()
