@@ -44,7 +44,7 @@ def shares(
     num_nodes: int,
     largest_dump: int = 0,
 ) -> tuple[int, int]:
-    """Returns (processes, bytes for each): never more processes than dates, or by default than memory reaches for.
+    """Returns (processes, bytes for each): never more processes than parts of dates, or by default than memory reaches for.
 
     Args:
         num_workers: as asked for; None for one a core.
@@ -52,17 +52,17 @@ def shares(
         num_nodes: of the node table, 0 without one.
         largest_dump: its bytes, by which the records of a layout without steps are guessed.
     """
-    num_listed = num_nodes
+    cores, divided = len(os.sched_getaffinity(0)), config.store.nodes_per_part
+    parts = len(config.store.parts_of(num_nodes)) if num_nodes or not divided else num_workers or cores
+    num_nodes = min(num_nodes or divided, divided) if divided else num_nodes  # what one task holds
     total = memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)
-    num_nodes = min(num_nodes, config.store.nodes_per_part or num_nodes)  # what one task holds
-    parts = len(config.store.parts_of(num_listed))
     most = max(1, len(to_measure), len(to_normalise) * parts)
     if num_workers is None:
         dates = [*to_measure, *to_normalise]
         guessed = 0 if config.step_length else largest_dump // ROW_BYTES
         grid = grid_bytes(config.day(dates[0], guessed), config, num_nodes if config.step_length else 1) if dates else 0
         most = min(most, max(1, (total - PARENT_BYTES) // (PROCESS_BYTES + LEAST_RECORDS + grid)))
-    count = min(most, num_workers or len(os.sched_getaffinity(0)))
+    count = min(most, num_workers or cores)
     return count, total if count == 1 else (total - PARENT_BYTES) // count
 
 

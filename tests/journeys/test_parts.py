@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from dateshard.pipeline import arrays
+from dateshard.pipeline.memory_shares import shares
 from dateshard.pipeline.raw import divided_records, spill
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.identity import seal
@@ -237,6 +238,13 @@ def test_parts_whose_records_are_spilled_have_the_same_bytes(tmp_path: Path, mon
     assert staged[0] == staged[1]
     assert any(name.endswith("values-00001.f64") for name in staged[0])
     same_cells(spilled, held)
+
+
+def test_one_date_in_parts_has_more_than_one_worker(tmp_path: Path) -> None:
+    whole, parts = (world_of(tmp_path / str(count), count).settings.preparing() for count in (None, 2))
+    for num_nodes, wanted in ((0, (1, 8)), (5, (1, 3))):  # not known yet; of a node table
+        found = [shares(DATES[:1], DATES[:1], config, 8, 8 << 30, num_nodes)[0] for config in (whole, parts)]
+        assert tuple(found) == wanted
 
 
 def test_only_a_grid_has_nodes_to_be_divided(tmp_path: Path) -> None:
