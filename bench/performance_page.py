@@ -45,7 +45,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Many nodes": {
         "nodes-and-dates": "100,000 nodes and dates of 96 steps, about 8.6 million rows a date: whole commands."
     },
+    "Commands": {"startup": "What a command costs before its work."},
     "Training": {
+        "small-step": "An epoch of a tiny model, validation, metrics and checkpoints included, beside a plain loop over tensors.",
         "saving": "What a checkpoint costs.",
         "metrics": "Exact metrics over a whole epoch.",
         "forecasters": "One DLinear from daily CSVs, in four libraries.",

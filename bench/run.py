@@ -41,6 +41,8 @@ KINDS = {
     "workers": Measured(("workers.py",), "ours"),
     "growth": Measured(("growth.py", "--repeats", "3"), "ours"),
     "costs": Measured(("costs.py", "--write"), "ours"),
+    "startup": Measured(("startup.py", "--repeats", "5"), "ours"),
+    "small-step": Measured(("small_step.py",), "ours"),
     "saving": Measured(("saving.py",), "ours"),
     "reading-peers": Measured(("reading_peers.py",), "peers"),
     "preparing-peers": Measured(("preparing_peers.py",), "peers"),
