@@ -27,7 +27,7 @@ from dateshard.places import runs_folder
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
 from dateshard.trainer import checkpoint
-from dateshard.trainer.checkpoint import pth, removal
+from dateshard.trainer.checkpoint import removal
 from dateshard.trainer.checkpoint.after_save import BEST_EXPORT
 from dateshard.trainer.checkpoint.retention import RetentionPolicy
 from dateshard.trainer.checkpoint.saving import copy as copy_checkpoint
@@ -262,6 +262,8 @@ def verify(place: CheckpointPlace, names: Sequence[str]) -> CheckpointsVerifyDoc
 
 def _verify_exports(folder: Path, whole: dict[str, checkpoint.Checkpoint]) -> list[VerifiedRow]:
     """An export is compared with its checkpoint, tensor by tensor; one whose checkpoint is damaged cannot be."""
+    from dateshard.trainer.checkpoint import pth  # and torch, without which all else here is done
+
     rows = list[VerifiedRow]()
     best = next(iter(checkpoint.ranked(list(whole.values()))), None)
     for path in sorted(filter(_is_export, folder.glob("*.pth"))):
@@ -292,6 +294,8 @@ def export(wanted: Named, file: Path, *, force: bool) -> CheckpointExportDocumen
         raise UsageError(
             "a file cannot be written there", where=Where(file=str(file)), todo="Name a file in a folder that exists"
         )
+    from dateshard.trainer.checkpoint import pth
+
     saved = open_named(wanted)
     pth.export(saved, file)
     return {"name": saved.name, "file": str(file), "bytes": file.stat().st_size}

@@ -15,6 +15,7 @@ from torch import nn
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, counted
+from dateshard.trainer.assessment.baseline_comparison import Measure
 from dateshard.trainer.assessment.baselines import (
     BATCH_BYTES,
     DAY_NS,
@@ -29,7 +30,7 @@ from dateshard.trainer.assessment.example_windows import Drawn, DrawnEnds, mappe
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.interval_judge import RAW, IntervalJudge, Intervalled
 from dateshard.trainer.assessment.intervals import Intervals
-from dateshard.trainer.assessment.paired import ErrorsByUnit, Measure, compare, units_of
+from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
 from dateshard.trainer.assessment.period import Period, TimelessPeriod
 from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dateshard.trainer.assessment.paired import Comparison, Measure
+from dateshard.trainer.assessment.baseline_comparison import Comparison, Measure
 
 FIGURES = ("count", "mse", "rmse", "mae", "bias", "r2")
 RAW_FIGURES = (*FIGURES, "wape", "mape", "mape_left_out")

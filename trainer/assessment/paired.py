@@ -18,13 +18,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.assessment.baseline_comparison import Comparison, Measure
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import DateRun, EpochOrder, Order
 from dateshard.trainer.data.permutation import Integers
@@ -53,40 +53,6 @@ T_QUANTILES = {
     30: 2.042,
 }
 NORMAL = 1.960
-Measure = Literal["mse", "mae"]
-Outcome = Literal["better", "worse", "unclear"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A model beside one baseline, in all its numbers together or in one category.
-
-    Attributes:
-        target: the category; None: the numbers.
-        gain: of numbers the share by which the error that decides (squared or absolute) is smaller, of a category the
-            share of targets that are right more often; None where the baseline is without any error. low, high: its
-            95 % interval, None with too few units.
-        dates: with observed targets; None where cuts are divided. cuts: the same of cuts; None where dates are.
-        agrees: whether the second figure says the same: the other of these errors, or log loss.
-    """
-
-    baseline: str
-    target: str | None
-    gain: float | None
-    low: float | None
-    high: float | None
-    dates: int | None
-    cuts: int | None = None
-    agrees: bool
-
-    @property
-    def outcome(self) -> Outcome:
-        """Whether the model is better, or worse, beyond chance and by both figures; worse than what makes no error."""
-        if self.gain is None:
-            return "worse"
-        if self.low is None or self.high is None or not self.agrees:
-            return "unclear"
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "unclear"
 
 
 class CutOf:

@@ -6,6 +6,9 @@ on), choice (which one to take, and what to do about the others), retention (whi
 weights from elsewhere), tending (what follows a save).
 """
 
+from typing import TYPE_CHECKING
+
+from dateshard.shardstore.own_code.public_names import lazy as _lazy
 from dateshard.trainer.checkpoint.after_save import mend, retain, tend
 from dateshard.trainer.checkpoint.checkpoint_folder import (
     NAME,
@@ -19,8 +22,10 @@ from dateshard.trainer.checkpoint.checkpoint_folder import (
 from dateshard.trainer.checkpoint.checkpoint_state import Bound, CheckpointState, DataIdentity
 from dateshard.trainer.checkpoint.choice import best, find, loss_of_best, newest, ranked, scan, set_aside_later, tidy
 from dateshard.trainer.checkpoint.saving import point, write
-from dateshard.trainer.checkpoint.snapshot import Part, Snapshot, TakenRows
-from dateshard.trainer.checkpoint.writer import CheckpointWriter, Saved
+
+if TYPE_CHECKING:
+    from dateshard.trainer.checkpoint.snapshot import Part, Snapshot, TakenRows
+    from dateshard.trainer.checkpoint.writer import CheckpointWriter, Saved
 
 __all__ = [
     "NAME",
@@ -52,3 +57,13 @@ __all__ = [
     "verify",
     "write",
 ]
+
+# These import torch, which lists of runs and checkpoints do without: 1.5 s of each of those commands
+_SAVING = {
+    "Part": "snapshot",
+    "Snapshot": "snapshot",
+    "TakenRows": "snapshot",
+    "CheckpointWriter": "writer",
+    "Saved": "writer",
+}
+__getattr__ = _lazy(__name__, _SAVING)

@@ -10,13 +10,24 @@ from pathlib import Path
 from dateshard.shardstore.errors import StoreError
 from dateshard.trainer.checkpoint.checkpoint_folder import NAME, Checkpoint, inspect, verify
 from dateshard.trainer.checkpoint.choice import ranked, scan
-from dateshard.trainer.checkpoint.pth import export, matches
 from dateshard.trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
 from dateshard.trainer.checkpoint.retention import RetentionPolicy, going, listed
 from dateshard.trainer.checkpoint.saving import point
 from dateshard.trainer.config import CheckpointConfig
 
 BEST_NOTE, BEST_EXPORT = "best_model.json", "best_model.pth"
+
+
+def _export(checkpoint: Checkpoint, path: Path) -> None:
+    from dateshard.trainer.checkpoint.pth import export  # and torch, without which one may list and remove
+
+    export(checkpoint, path)
+
+
+def _matches(path: Path, checkpoint: Checkpoint) -> bool:
+    from dateshard.trainer.checkpoint.pth import matches
+
+    return matches(path, checkpoint)
 
 
 def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
@@ -34,9 +45,9 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
     if is_best:
         point(saved, BEST_NOTE, checkpoint.state)
     if is_best and config.export_pth != "none":
-        export(checkpoint, parent / BEST_EXPORT)
+        _export(checkpoint, parent / BEST_EXPORT)
     if config.export_pth == "all":
-        export(checkpoint, export_of(saved))
+        _export(checkpoint, export_of(saved))
     policy = RetentionPolicy.of(config)
     return retain(parent, policy).gone if policy.removes else []
 
@@ -60,8 +71,8 @@ def mend(parent: Path, config: CheckpointConfig) -> None:
     if best is not None and config.export_pth != "none":
         wanted.append((best, parent / BEST_EXPORT))
     for saved, path in wanted:
-        if _damage(saved) is None and not (path.exists() and matches(path, saved)):
-            export(saved, path)
+        if _damage(saved) is None and not (path.exists() and _matches(path, saved)):
+            _export(saved, path)
     present = {export_of(saved.folder) for saved in checkpoints}
     for path in parent.glob("checkpoint_epoch_*.pth"):  # a removal was cut off behind it
         if NAME.fullmatch(path.stem) and path not in present and not path.with_suffix("").exists():

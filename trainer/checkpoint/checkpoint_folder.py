@@ -15,20 +15,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
 
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, unseal
 from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 
+if TYPE_CHECKING:
+    import torch
+
 VERSION = 1
 FILE = re.compile(r"\w{1,64}\.safetensors")
 NAME = re.compile(r"checkpoint_epoch_(\d+)_batch_(\d+)(?:-(\d+))?")
-Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # {file's stem: {name: tensor}}
+Tensors = Mapping[str, Mapping[str, "torch.Tensor"]]  # {file's stem: {name: tensor}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
     Raises:
         DamagedError: naming the file.
     """
+    from safetensors.torch import load as parse_tensors  # and torch, which those that only look at manifests need not
+
     groups = {}
     for name, (size, digest) in checkpoint.files.items():
         path = checkpoint.folder / name

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +61,17 @@ def here(prepared: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(prepared.folder, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    "words", [["runs"], ["compare", "one", "two"], ["tail", "one", "--no-follow"], ["checkpoints", "list", "one"]]
+)
+def test_what_is_written_is_listed_without_torch(here: Path, words: list[str]) -> None:
+    """Which takes 1.5 s to import."""
+    code = f"import sys; from dateshard.cli import run; code = run({words!r}); sys.exit(9 if 'torch' in sys.modules else code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "one" in done.stdout
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from dateshard.judging.prediction_screen import beside_baseline
 from dateshard.judging.sentences import training_command, verdicts
-from dateshard.trainer.assessment.paired import Comparison
+from dateshard.trainer.assessment.baseline_comparison import Comparison
 from tests.trainer.assessment.test_paired import judged
 
 

@@ -15,10 +15,10 @@ import pytest
 from dateshard.judging.sentences import verdicts
 from dateshard.settings import validate
 from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.assessment.baseline_comparison import Comparison
 from dateshard.trainer.assessment.baselines import within_reach
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
-from dateshard.trainer.assessment.paired import Comparison
 from dateshard.trainer.data.window_sample import WindowSample
 from tests.kit.events import FIRST, event_world, make_records, write
 

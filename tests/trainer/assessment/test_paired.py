@@ -12,9 +12,10 @@ import pytest
 
 from bench.verdicts import told_apart
 from dateshard.trainer.assessment import paired
+from dateshard.trainer.assessment.baseline_comparison import Comparison
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
-from dateshard.trainer.assessment.paired import Comparison, ErrorsByUnit, compare, interval
+from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, interval
 from dateshard.trainer.data.shuffle import Shuffle
 from dateshard.trainer.data.window_dates import DateOf
 from dateshard.trainer.setup import order_of
