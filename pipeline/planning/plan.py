@@ -385,13 +385,18 @@ def _acts(
     committed = seen.manifest is not None and plan.date in seen.manifest.dates
     wanted = asked and (wish.force or plan.state not in ("fresh", "no-dump"))
     normalise = wanted or (everything and committed)
-    if not normalise and not (merge and any(low <= plan.date <= high for low, high in split.get("train", ()))):
+    needed = normalise or (merge and _trains(plan.date, split))
+    if not needed:
         return plan
     staged = plan.key in seen.staged[plan.date]
     measure = plan.state != "no-dump" and ((wanted and wish.force) or not staged)
     return DatePlan(
         date=plan.date, state=plan.state, reason=plan.reason, key=plan.key, measure=measure, normalise=normalise
     )
+
+
+def _trains(date: dt.date, split: Mapping[str, Ranges]) -> bool:
+    return any(low <= date <= high for low, high in split.get("train", ()))
 
 
 def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:
