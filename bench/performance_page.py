@@ -130,7 +130,7 @@ def readme_table(results: Path) -> str:
         if result is None or not row:
             continue
         beside = [(name, cell(result, where)) for name, where in others.items()]
-        lines.append(f"| {what} | {row} | {'; '.join(f'{name} {value}'.strip() for name, value in beside if value)} |")
+        lines.append(f"| {what} | {row} | {'; '.join(name.format(value) for name, value in beside if value)} |")
     return "\n".join(lines)
 
 
@@ -168,7 +168,7 @@ def _nodes(command: str, dates: int) -> Where:
     return f"100,000 nodes, {dates} dates", {"command": command}
 
 
-_BESIDE = {"memcpy": "memcpy", "DataLoader": "torch DataLoader"}
+_BESIDE = {"memcpy {}": "memcpy", "DataLoader {}": "torch DataLoader"}
 _OTHERS = {
     "torch DataLoader": "torch DataLoader",
     "grain": "grain",
@@ -196,29 +196,25 @@ README: list[tuple[str, str, Where, Mapping[str, Where]]] = [
     ("77 kB, from blocks that are read again every epoch", "reader", _reader("mid", "blocks reloaded"), {}),
     *(
         (f"{size} beside other libraries, CPU us each", "reading-peers", _peer(_SHAPES[size], "dateshard", "CPU us a window"),
-         {f"{name} times": _peer(_SHAPES[size], who) for name, who in _OTHERS.items()})
+         {f"{name} {{}} times": _peer(_SHAPES[size], who) for name, who in _OTHERS.items()})
         for size in ("77 kB", "5 kB")
     ),
     ("an epoch from shards / the same steps fed one fixed batch, CPU", "epoch", ("ratio: median (min - max)", {"": "CPU s"}), {}),
     *(
-        (f"a date of 3.03 M rows from {name} to shards, CPU s", "preparing", _prepared(suffix, "dateshard"),
-         {"polars only parses it in": _prepared(suffix, "polars, bare", "without imports")})
-        for name, suffix in _SUFFIXES.items()
-    ),
-    *(
-        (f"the same beside other libraries, from {name}", "preparing-peers", _prepared(suffix, "dateshard"),
-         {f"{told} times": _prepared(suffix, who, THEIRS) for told, who in _TABLES.items()})
+        (f"a date of 3.03 M rows from {name} to shards, CPU s", "preparing-peers", _prepared(suffix, "dateshard"),
+         {"polars only reads it in {}": _prepared(suffix, "polars, bare parse")}
+         | {f"{told} {{}} times as much": _prepared(suffix, who, THEIRS) for told, who in _TABLES.items()})
         for name, suffix in _SUFFIXES.items()
     ),
     ("two workers against one, times faster", "workers", (_WORKERS, {"workers": "2"}), {}),
     ("`preprocess` with nothing to do over 3,650 dates, CPU s", "growth", _growth("nothing: many"),
-     {"over 14 dates": _growth("nothing: few")}),
+     {"over 14 dates {}": _growth("nothing: few")}),
     ("`preprocess` of one new date beside 3,650, CPU s", "growth", _growth("append: many"),
-     {"beside 14": _growth("append: few")}),
+     {"beside 14 {}": _growth("append: few")}),
     ("opening a dataset of 3,650 dates, CPU s", "growth", _growth("`Dataset.open`"), {}),
     *(
         (f"100,000 nodes, 30 dates of 96 steps: `{command.partition(',')[0].lower()}`", "nodes-and-dates", _nodes(command, 30),
-         {"5 dates": _nodes(command, 5)})
+         {"5 dates {}": _nodes(command, 5)})
         for command in _COMMANDS
     ),
 ]  # fmt: skip
