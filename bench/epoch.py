@@ -36,7 +36,7 @@ class OneBatch:
         first = next(iter(session.train.batches(0)))
         self.batch = first.copy()
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         for _ in range(start, self.order.num_batches):
             yield self.batch
 
