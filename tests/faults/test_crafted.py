@@ -76,6 +76,7 @@ def test_a_crafted_tensor_file_allocates_nothing(fresh: Lab) -> None:
     code = """
 import resource, sys
 from pathlib import Path
+import safetensors.torch  # which is imported when files are read, and takes more than they may
 from dateshard.shardstore.errors import StoreError
 from dateshard.trainer import checkpoint
 held = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmData"))
