@@ -19,6 +19,13 @@ from bench.nodes import Nodes
 
 Run = Callable[..., Any]
 FEW, MANY = 200, 2_000
+UNCOUNTED = (
+    "/threading.py",
+    "/asyncio/",
+    "/concurrent/",
+    "/selectors.py",
+    "/hypothesis/",
+)  # as threads and gc happen to run
 HARDLY = 200  # calls more: as many as a loop over a ninth of the nodes would make
 COMMANDS = {
     "plan": ("plan", "-c", "config.yaml"),
@@ -43,6 +50,8 @@ def counted() -> Iterator[Counter[str]]:
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
+        if any(part in frame.f_code.co_filename for part in UNCOUNTED):
+            return
         if event == "call":
             calls[f"{frame.f_code.co_filename}:{frame.f_code.co_firstlineno} {frame.f_code.co_name}"] += 1
         elif event == "c_call":
