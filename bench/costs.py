@@ -19,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from xml.dom import XMLNS_NAMESPACE
 
 import numpy as np
 import polars as pl
@@ -33,6 +34,7 @@ FIRST = dt.date(2024, 1, 1)
 TIMES = (1, 3, 10, 30, 100)
 ACTS = ("prepare", "open", "epoch")
 FLAT = 0.2
+SVG = XMLNS_NAMESPACE.replace("xmlns/", "svg")  # its neighbour, which makes a file of its own of a drawing
 OPENING = """
 import json, resource, sys, time
 from dateshard.shardstore.dataset import Dataset
@@ -145,9 +147,7 @@ def plot(what: str, sizes: dict[int, Sized]) -> str:
         for index, (unit, words) in enumerate((("cpu", "CPU seconds"), ("mb", "most resident MB")))
     ]
     drawn = canvas(1040, 250, f"what preparing, opening and an epoch cost against {what}", panels)
-    return drawn.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace(
-        ">", f"><style>{STYLE}</style>", 1
-    )
+    return drawn.replace("<svg", f'<svg xmlns="{SVG}"', 1).replace(">", f"><style>{STYLE}</style>", 1)
 
 
 def panel(title: str, series: dict[str, dict[int, float]], left: float) -> str:

@@ -221,7 +221,7 @@ README: list[tuple[str, str, Where, Mapping[str, Where]]] = [
 
 
 def main() -> None:
-    """Writes both."""
+    """Writes the page, and the table of README.md."""
     results = ROOT / "bench" / "results"
     (ROOT / "docs" / "performance.md").write_text(page(results))
     readme = ROOT / "README.md"

@@ -87,7 +87,7 @@ def test_a_preprocess_killed_at_the_put_of_current_is_before_it_or_after_it(send
 def test_a_preprocess_killed_at_any_put_goes_on(sending: Sending, *, stored: bool) -> None:
     for number in range(1, sending.puts):
         sending.start_over()
-        sending.killed_at(number, stored=stored)
+        assert sending.killed_at(number, stored=stored) != f"{BELOW}CURRENT"
         sending.server.kill()
         sending.server.start()
         sending.goes_on(committed=False)

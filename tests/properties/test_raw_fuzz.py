@@ -18,8 +18,7 @@ def told(tallies: dict[str, Tally]) -> str:
 
 
 def judged(tallies: dict[str, Tally], count: int) -> None:
-    """Nothing is wrong, nothing is left out, and the mutants were neither all refused nor all harmless."""
-    assert not told(tallies), told(tallies)
+    """Nothing is left out, and the mutants were neither all refused nor all harmless."""
     assert sum(tally.mutants for tally in tallies.values()) == count
     assert set(tallies) == set(KINDS)
     for tally in tallies.values():
@@ -30,13 +29,17 @@ def judged(tallies: dict[str, Tally], count: int) -> None:
 
 
 def test_a_mutated_file_is_counted_row_by_row_or_refused_in_one_sentence(tmp_path: Path) -> None:
-    judged(rounds(tmp_path, 11, range(2000)), 2000)
+    tallies = rounds(tmp_path, 11, range(2000))
+    assert told(tallies) == ""
+    judged(tallies, 2000)
 
 
 @pytest.mark.slow
 @pytest.mark.cpu_seconds(3600)
 def test_fifty_thousand_mutated_files_are_counted_or_refused(tmp_path: Path) -> None:
-    judged(rounds(tmp_path, 12, range(50_000)), 50_000)
+    tallies = rounds(tmp_path, 12, range(50_000))
+    assert told(tallies) == ""
+    judged(tallies, 50_000)
 
 
 def test_a_page_checksum_lets_no_changed_value_pass(tmp_path: Path) -> None:

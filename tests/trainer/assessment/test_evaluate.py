@@ -150,8 +150,10 @@ def test_figures_of_features_scaled_per_node_are_right_too(make_world: Make) -> 
         anchors = range(5 * 24, 6 * 24 - 5)
         error = np.array([speeds[a - 1] - speeds[a : a + 6] for a in anchors]).ravel()
         target = np.array([speeds[a : a + 6] for a in anchors]).ravel()
-        report = row.scaled if units == "scaled" else row.raw
-        close(report["by_feature"]["speed"], figures(error, target))
+        expected = figures(error, target)
+        reported = (row.scaled if units == "scaled" else row.raw)["by_feature"]["speed"]
+        close(reported, expected)
+        assert reported["r2"] == pytest.approx(expected["r2"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dlinear", "mlp"])
