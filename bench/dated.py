@@ -1,15 +1,20 @@
-"""How scripts of this folder tell their figures: a line that says when and where, tables, and a dated file in results/."""
+"""How scripts of this folder tell their figures: a line that says when and where, tables, and dated files in results/."""
 
 from __future__ import annotations
 
 import datetime as dt
 import os
 import platform
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+Where = tuple[
+    str, Mapping[str, str]
+]  # the head of a column, and other cells of the row, or what stands there before a comma
 
 
 def heading(what: str, how: str) -> str:
@@ -37,7 +42,55 @@ def figure(value: float) -> str:
 
 
 def keep(kind: str, text: str) -> Path:
-    """Writes a result of today; one of the same kind and day is replaced."""
-    path = RESULTS / f"{dt.date.today()}-{kind}.md"
+    """Writes a result of this minute: figures of separate times stand side by side."""
+    path = RESULTS / f"{dt.datetime.now():%Y-%m-%d-%H%M}-{kind}.md"
     path.write_text(text)
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class DatedResult:
+    """A file of bench/results: its day and perhaps its minute, its first line of text, and its tables."""
+
+    path: Path
+    when: str
+    about: str
+    tables: list[str]
+
+    @property
+    def rows(self) -> Iterator[dict[str, str]]:
+        """All rows of all tables, by the heads of their columns."""
+        for each in self.tables:
+            heads, _, *rows = (_cells(line) for line in each.splitlines())
+            for row in rows:
+                yield dict(zip(heads, row, strict=True))
+
+
+def _cells(line: str) -> list[str]:
+    return [each.strip() for each in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def kept(results: Path, kind: str) -> list[DatedResult]:
+    """All results of a kind, the oldest first: files are named by date, perhaps time, and kind."""
+    name = re.compile(rf"(\d{{4}}-\d\d-\d\d)(-\d{{4}})?-{re.escape(kind)}\.md")
+    matches = [match for path in results.iterdir() if (match := name.fullmatch(path.name))]
+    return [
+        _read(results / match[0], match[1], match[2]) for match in sorted(matches, key=lambda m: (m[1], m[2] or ""))
+    ]
+
+
+def _read(path: Path, day: str, minute: str | None) -> DatedResult:
+    text = path.read_text()
+    tables = [block.strip() for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)]
+    lines = (line.strip() for line in text.splitlines())
+    when = f"{day} {minute[1:3]}:{minute[3:]}" if minute else day
+    return DatedResult(path, when, next(line for line in lines if line and line[0] not in "#|"), tables)
+
+
+def cell(result: DatedResult, where: Where) -> str | None:
+    """The first cell in a column of a row with such cells; None if there is none."""
+    head, cells_of = where
+    for row in result.rows:
+        if head in row and all(f"{row.get(name)},".startswith(f"{start},") for name, start in cells_of.items()):
+            return row[head]
+    return None

@@ -7,13 +7,15 @@ No figure of the page is written by hand. A kind without a result is left out.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-Rows = list[dict[str, str]]
+sys.path.insert(0, str(ROOT))
+from bench.dated import Where, cell, kept  # noqa: E402
+from bench.goals import goals  # noqa: E402
+
 BEGIN, END = "<!-- made by bench/performance_page.py -->", "<!-- end of what is made -->"
 THEIRS = "times dateshard's"  # heads a column of what another takes; below 1 it is quicker
 ABOUT = """# What it costs
@@ -55,49 +57,15 @@ SECTIONS: dict[str, dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DatedResult:
-    """A file of bench/results: its first line of text, and its tables."""
-
-    path: Path
-    about: str
-    tables: list[str]
-
-    @property
-    def rows(self) -> Iterator[dict[str, str]]:
-        """All rows of all tables, by the heads of their columns."""
-        for table in self.tables:
-            heads, _, *rows = (_cells(line) for line in table.splitlines())
-            for row in rows:
-                yield dict(zip(heads, row, strict=True))
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
-
-
-def newest(results: Path, kind: str) -> DatedResult | None:
-    """The newest result of a kind: files are named by date and kind."""
-    found = sorted(results.glob(f"????-??-??-{kind}.md"))
-    if not found:
-        return None
-    text = found[-1].read_text()
-    tables = [block.strip() for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)]
-    lines = (line.strip() for line in text.splitlines())
-    return DatedResult(found[-1], next(line for line in lines if line and line[0] not in "#|"), tables)
-
-
 def page(results: Path) -> str:
     """The whole page."""
-    parts, wins = [ABOUT], list[str]()
+    parts, wins = [ABOUT, *goals(results)], list[str]()
     for section, kinds in SECTIONS.items():
-        shown = [(newest(results, kind), about, kind) for kind, about in kinds.items()]
-        if not any(result for result, _, _ in shown):
+        shown = [(newest, about, kind) for kind, about in kinds.items() for newest in kept(results, kind)[-1:]]
+        if not shown:
             continue
         parts.append(f"## {section}\n")
         for result, about, kind in shown:
-            if result is None:
-                continue
             parts += [f"**{about}** [{result.path.name}](../bench/results/{result.path.name}): {result.about}\n"]
             parts += [f"{table}\n" for table in result.tables]
             if kind == "costs":
@@ -125,27 +93,11 @@ def readme_table(results: Path) -> str:
     """The rows of README.md: those whose results are there."""
     lines = ["| what | dateshard | beside it, in the same run |", "|---|---|---|"]
     for what, kind, ours, others in README:
-        result = newest(results, kind)
-        row = None if result is None else cell(result, ours)
-        if result is None or not row:
-            continue
-        beside = [(name, cell(result, where)) for name, where in others.items()]
-        lines.append(f"| {what} | {row} | {'; '.join(name.format(value) for name, value in beside if value)} |")
+        for result in kept(results, kind)[-1:]:
+            beside = [(name, cell(result, where)) for name, where in others.items()]
+            if row := cell(result, ours):
+                lines.append(f"| {what} | {row} | {'; '.join(name.format(value) for name, value in beside if value)} |")
     return "\n".join(lines)
-
-
-Where = tuple[
-    str, Mapping[str, str]
-]  # the head of a column, and other cells of the row, or what stands there before a comma
-
-
-def cell(result: DatedResult, where: Where) -> str | None:
-    """The first cell in a column of a row with such cells; None if there is none."""
-    head, cells_of = where
-    for row in result.rows:
-        if head in row and all(f"{row.get(name)},".startswith(f"{start},") for name, start in cells_of.items()):
-            return row[head]
-    return None
 
 
 def _reader(shape: str, way: str) -> Where:

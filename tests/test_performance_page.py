@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.costs import TIMES, power
+from bench.dated import kept
+from bench.goals import GOALS, goals, value
 from bench.performance_page import BEGIN, END, SECTIONS, page, readme_table
 from bench.run import KINDS
 
@@ -40,6 +43,25 @@ def test_the_newest_result_of_a_kind_is_shown_and_what_others_win_is_listed(tmp_
     assert "mid, 77 kB: quicker takes 0.5 of what dateshard takes" in won
     assert "slower" not in won
     assert "4 (2026-01-10)" in readme_table(tmp_path)
+
+
+def test_a_goal_is_held_where_its_three_newest_results_hold_it(tmp_path: Path) -> None:
+    names = ("2026-01-08", "2026-01-09-2355", "2026-01-09", "2026-01-10-0007")  # the oldest stands first, but for one
+    for name, times in zip(names, (99, 12, 7, 30), strict=True):
+        lines = (f"| {shape}, 77 kB | grain | 1 | {times} |" for shape in ("mid", "long"))
+        heads = "| windows | who | CPU us a window | times dateshard's |\n| --- | --- | --- | --- |"
+        (tmp_path / f"{name}-reading-peers.md").write_text("\n".join([f"Read, {name}\n", heads, *lines]))
+    rows = {line.split(" | ")[0]: line for line in "\n".join(goals(tmp_path)).splitlines()}
+    times, whens = "7, 12, 30", "2026-01-09, 2026-01-09 23:55, 2026-01-10 00:07"
+    assert rows["| grain, 77 kB: times our CPU"].endswith(f"| ≥ 5 | {times} | {whens} | yes |")
+    assert f"| ≥ 20 | {times} | {whens} | no (1 of 3)" in rows["| grain, 5 kB: times our CPU"]
+
+
+@pytest.mark.parametrize("goal", [goal for each in GOALS.values() for goal in each if "kind" in goal], ids=str)
+def test_the_newest_result_has_the_figure_of_every_goal(goal: dict[str, Any]) -> None:
+    (newest,) = kept(RESULTS, goal["kind"])[-1:]
+    assert value(newest, goal) is not None
+    assert goal["kind"] in KINDS
 
 
 def test_what_the_page_shows_is_what_the_runner_measures() -> None:

@@ -1,0 +1,70 @@
+"""The figures to reach (goals.toml) beside those of the three newest results of each kind, for docs/performance.md.
+
+A goal is held where all of these hold it. A kind without a result, or whose results lack the row, is left out.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from bench.dated import cell, figure, kept, table
+
+GOALS: dict[str, list[dict[str, Any]]] = tomllib.loads((Path(__file__).parent / "goals.toml").read_text())
+TIMES = 3
+ABOUT = """## The goals
+
+What dateshard wants to reach, and what was measured at up to three separate times, the newest last: figures of the tables
+below and of older results of the same scripts. A row is *held* where every one of them holds.
+"""
+
+
+def goals(results: Path) -> list[str]:
+    """The Markdown of this section, one table for reading and one for preparing."""
+    tables = {section: [row for goal in each if (row := _row(results, goal))] for section, each in GOALS.items()}
+    heads = ("what", "goal", "measured", "when", "held")
+    made = [f"**{section}**\n\n{table(heads, rows)}" for section, rows in tables.items() if rows]
+    return [ABOUT, *made] if made else []
+
+
+def _row(results: Path, goal: dict[str, Any]) -> list[str] | None:
+    if "tests" in goal:
+        return [goal["what"], goal["goal"], f"tests: {goal['tests']}", "every change", "yes"]
+    measured = [
+        (result.when, number) for result in kept(results, goal["kind"]) if (number := value(result, goal)) is not None
+    ]
+    if not measured:
+        return None
+    newest = measured[-TIMES:]
+    least = "at_least" in goal
+    limit = goal["at_least" if least else "at_most"]
+    holds = [number >= limit if least else number <= limit for _, number in newest]
+    held = "yes" if all(holds) else f"no{'' if not any(holds) else f' ({sum(holds)} of {len(holds)})'}{_why(goal)}"
+    whens = ", ".join(dict.fromkeys(when for when, _ in newest))
+    return [
+        goal["what"],
+        f"{'≥' if least else '≤'} {figure(limit)}",
+        ", ".join(figure(number) for _, number in newest),
+        whens,
+        held,
+    ]
+
+
+def _why(goal: dict[str, Any]) -> str:
+    return f": {goal['why']}" if "why" in goal else ""
+
+
+def value(result: Any, goal: dict[str, Any]) -> float | None:
+    """The figure of a goal in one result; None if its cell is not there."""
+    number = _number(cell(result, (goal["head"], goal["row"])), goal)
+    if number is None or "over" not in goal:
+        return number
+    under = _number(cell(result, (goal.get("over_head", goal["head"]), goal["over"])), goal)
+    return None if under is None else number / under
+
+
+def _number(text: str | None, goal: dict[str, Any]) -> float | None:
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text or "")
+    return float(numbers[goal.get("number", 0)].replace(",", "")) if numbers else None
