@@ -167,8 +167,8 @@ def fetch(name: ObjectName) -> str:
             file.flush()
             digest = hash_file(temporary)[1]
             final = copy_of(name, digest)
-            final.parent.mkdir(parents=True, exist_ok=True)
             with room_for(folder.parent, facts.size):
+                final.parent.mkdir(parents=True, exist_ok=True)  # in here nobody removes it for being empty
                 temporary.replace(final)
                 file.close()  # lets go of it, for others that make room
         finally:

@@ -115,7 +115,7 @@ def remove_copy(path: Path) -> bool:
             return False
         path.unlink()
         for parent in path.parents:
-            if parent.name == OBJECTS:
+            if parent.name in (OBJECTS, FETCHING):  # another download may just be about to begin there
                 break
             with suppress(OSError):
                 parent.rmdir()

@@ -6,6 +6,7 @@ flags, is added up over all of them, and the sum is the same bits in each. Only 
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,6 +182,7 @@ def join(mesh: Mesh, device: torch.device) -> None:
         places: list[Any] = [None] * mesh.world
         dist.all_gather_object(places, Place.here())
     _EXCHANGES.watch(places)
+    atexit.register(dist.destroy_process_group)  # what still connects them when C++ ends may abort the process
     if where:
         joined(where, mesh.rank).touch()
 

@@ -60,6 +60,7 @@ def test_what_killed_downloads_left_goes_with_the_next_one(tmp_path: Path) -> No
     add(tmp_path, 1)
     assert [path for path in left if path.exists()] == []
     assert list((side / "fetching").iterdir()) == []
+    assert list((tmp_path / OBJECTS / "fetching").iterdir()) == []  # the folder stays: another download may begin in it
 
 
 def test_a_folder_goes_as_a_whole_and_not_while_one_of_its_files_is_mapped(tmp_path: Path) -> None:
