@@ -33,6 +33,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "reading-peers": "The same windows from other libraries. litdata, MDS and LanceDB store every window, "
         "24 to 192 times the bytes of the series; the others cut windows out of it. The first batch of an epoch is not counted.",
         "reading-limits": "A billion windows, and the memory that blocks hold beside their budget.",
+        "rereading": "An epoch from shards beside an epoch from daily CSV, read again for every date or for every batch, and "
+        "the memory of a reader beside that of all windows stacked.",
         "epoch": "An epoch of training, and the same steps fed one batch that never changes: what reading and its order cost.",
     },
     "Preparing": {
@@ -41,6 +43,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "preparing-peers": "The same rows through other libraries, which hash nothing and make nothing durable.",
         "workers": "Two workers against one.",
         "growth": "A store of thousands of dates: nothing to do, one more date, all normalised again.",
+        "memory-limit": "What `preprocess --memory-limit` holds beside the limit, on dates that are larger.",
         "memory": "Much more data than memory, under RLIMIT_DATA.",
     },
     "Cost against size": {"costs": "From 1x to 100x in dates, rows, nodes and windows."},

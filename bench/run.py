@@ -36,9 +36,11 @@ ENVIRONMENTS = ("--environments", str(ROOT / ".venv-peers"))
 KINDS = {
     "reader": Measured(("reader.py",), "ours"),
     "reading-limits": Measured(("reading_limits.py",), "ours"),
+    "rereading": Measured(("rereading.py",), "ours"),
     "epoch": Measured(("epoch.py",), "ours"),
     "preparing": Measured(("preparing_peers.py", "--who", "parse"), "ours"),
     "workers": Measured(("workers.py",), "ours"),
+    "memory-limit": Measured(("memory_limits.py",), "ours"),
     "growth": Measured(("growth.py", "--repeats", "3"), "ours"),
     "costs": Measured(("costs.py", "--write"), "ours"),
     "startup": Measured(("startup.py", "--repeats", "5"), "ours"),
