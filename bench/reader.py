@@ -29,8 +29,9 @@ import torch
 SHAPES = {  # days, steps a day, nodes, features, history, horizon
     "mid": (30, 1440, 200, 4, 12, 12),
     "big": (60, 1440, 512, 4, 12, 12),
-    "ett54": (60, 24, 1, 7, 96, 96),
-    "ett": (400, 24, 1, 7, 336, 96),
+    "ett54": (60, 1440, 1, 7, 96, 96),
+    "ett": (60, 1440, 1, 7, 336, 96),
+    "hourly": (725, 24, 1, 7, 96, 96),
 }
 BATCH = 64
 
