@@ -4,8 +4,9 @@
 batch size), `raw` (a float32 file of the whole series) and `root` (a folder for our store). `ctx.state` resumes, and
 `ctx.get_state` is set to a function that returns the state. The store is written once, by the store's own writer.
 
-    batches   one resident block, global shuffle        reloaded   four blocks, read again every epoch
-    mapped    the order of `batches`, from mapped files  coded      `batches` with time codes
+    batches   one resident block, global shuffle         reloaded         four blocks, read again every epoch
+    coded     `batches` with time codes                  reloaded_coded   `reloaded` with time codes
+    mapped    the order of `batches`, from mapped files
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def coded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 def reloaded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Blocks of a quarter of the days (7 at least), filled by a thread while the one before is served."""
     return _serve(ctx, Shuffle(max(7, ctx.days // 4), 1), "blocks")
+
+
+def reloaded_coded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`reloaded`, and the time codes of every window beside it."""
+    return _serve(ctx, Shuffle(max(7, ctx.days // 4), 1), "blocks", codes=True)
 
 
 def mapped(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -108,6 +108,7 @@ WAYS = {
     "resident block": served(ours.batches),
     "resident block + time codes": served(ours.coded),
     "blocks reloaded": served(ours.reloaded),
+    "blocks reloaded + time codes": served(ours.reloaded_coded),
     "mapped": served(ours.mapped),
     "torch DataLoader": dataloader,
 }

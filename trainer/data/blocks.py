@@ -21,6 +21,8 @@ from dateshard.trainer.data.order import DateRun, Order, Window, WindowBatch
 from dateshard.trainer.data.permutation import Integers
 from dateshard.trainer.data.split_runs import records_before
 
+LONG_ROW = 128 << 10  # bytes; 32,768 cells of float32, from which on torch copies a row by a slower way of its own
+
 
 def buffer_rows(order: Order, window: Window, *, prefetch: bool) -> tuple[int, ...]:
     """Rows of each buffer: those of the longest runs that its blocks can be made of, with their histories and horizons.
@@ -123,13 +125,23 @@ class Block:
     def gather(self, slot: Slot, at: int, chosen: torch.Tensor) -> None:
         """Gathers windows into rows of the slot, whose shapes are fixed: `index_select` silently resizes a wrong `out`."""
         stop, start_K = at + len(chosen), chosen if self.before is None else chosen[:, 0].contiguous()
-        torch.index_select(self.windows, 0, start_K, out=slot.rows(slot.flat, at, stop))
+        select_rows(self.windows, start_K, slot.rows(slot.flat, at, stop))
         if self.masks is not None:
-            torch.index_select(self.masks, 0, start_K + self.mask_begin, out=slot.rows(slot.mask_flat, at, stop))
+            select_rows(self.masks, start_K + self.mask_begin, slot.rows(slot.mask_flat, at, stop))
         if self.codes is not None:
             torch.index_select(self.codes, 0, start_K, out=slot.rows(slot.codes_flat, at, stop))
         if self.before is not None:
             slot.pad(at, stop, chosen[:, 1])
+
+
+def select_rows(windows: torch.Tensor, start_K: torch.Tensor, out: torch.Tensor) -> None:
+    """Copies rows of a strided view to `out` [K, cells], as `index_select` does; long ones one by one (decision 92)."""
+    if windows.is_cpu and windows.shape[1] * windows.element_size() >= LONG_ROW:
+        source, target = windows.numpy(), out.numpy()
+        for row, start in enumerate(start_K.tolist()):
+            target[row] = source[start]
+    else:
+        torch.index_select(windows, 0, start_K, out=out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.data import resident
+from dateshard.trainer.data import blocks, resident
 from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import DateRun, Order, Window, make_runs
 from dateshard.trainer.data.reader import Reader
@@ -421,3 +421,17 @@ def test_batches_gathered_on_the_device_are_those_of_maps(
                     np.testing.assert_array_equal(part, expected)
     monkeypatch.setattr(dataset, "read_span", None)
     assert next(served.batches(3)).size == config.training.batch_size
+
+
+def test_long_windows_that_are_copied_one_by_one_are_those_of_maps(
+    make_world: Make, reader: Make, copy_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffle = {"days_per_run": 1, "runs_per_block": 2}
+    world = make_world(9, split=SPLIT, gaps=(3,), missing=0.4, loading={"shuffle": shuffle})
+    world.prepare()
+    config, dataset = world.settings.trainer, world.open()
+    monkeypatch.setattr(blocks, "LONG_ROW", 1)
+    served, wanted = reader(config, dataset, policy="blocks"), reader(config, dataset, policy="mapped")
+    for options in ({}, {"rank": 1, "world": 3}):
+        for batch, mapped in zip(served.batches(1, **options), wanted.batches(1, **options), strict=True):
+            same(copy_of(batch), copy_of(mapped))
