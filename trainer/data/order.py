@@ -21,7 +21,7 @@ from dateshard.shardstore.times.calendar import Day, Segment
 from dateshard.trainer.data.permutation import Integers, key, permute, shuffled
 from dateshard.trainer.data.window_sample import WindowSample
 
-DRAWN_BATCHES = 64  # of order computed at a time
+DRAWN_BATCHES, DRAWN_WINDOWS = 64, 1 << 14  # of order computed at a time, whichever is more
 Pieces = Sequence[tuple[int, int]]  # [first, last) steps of a segment
 
 
@@ -306,10 +306,11 @@ class EpochOrder:
         return WindowBatch(block, self.blocks[block], run, self.order.first_anchors[owner] + place * self.order.stride)
 
     def draws(self, start: int = 0) -> Iterator[Draw]:
-        """The order from batch `start` on, 64 batches at a time: about 0.1 us a window."""
+        """The order from batch `start` on, 64 batches or 16,384 windows at a time: about 0.05 us a window."""
         size, total = self.order.batch_size, self.order.num_windows
-        for low in range(start * size, total, size * DRAWN_BATCHES):
-            high = min(total, low + size * DRAWN_BATCHES)
+        drawn = size * max(DRAWN_BATCHES, DRAWN_WINDOWS // size)
+        for low in range(start * size, total, drawn):
+            high = min(total, low + drawn)
             pieces = self.pieces(low, high)
             yield Draw(low, high, pieces, [low, *(low + np.cumsum([len(piece.anchor_K) for piece in pieces])).tolist()])
 
