@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 import dateshard
 from dateshard.notebooks.windows import Windows
 from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.data import order
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.setup import make_session
 
@@ -225,8 +226,11 @@ def test_a_loader_keeps_the_order_over_its_workers(windows: Callable[..., Window
     assert same(copies(loader), epochs[2])
 
 
-def test_a_reader_reaches_every_nth_batch_of_a_long_epoch(windows: Callable[..., Windows]) -> None:
-    """Batches of one window: the order is computed 64 of them at a time."""
+def test_a_reader_reaches_every_nth_batch_of_a_long_epoch(
+    windows: Callable[..., Windows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of one window, and the order is computed 64 of them at a time."""
+    monkeypatch.setattr(order, "DRAWN_WINDOWS", 1)
     own = windows(batch_size=1)
     assert len(own) == 103
     reader = own.mapped_reader()

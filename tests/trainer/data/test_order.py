@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dateshard.shardstore.times.calendar import Day, day_of, segments
+from dateshard.trainer.data import order as order_module
 from dateshard.trainer.data.order import EpochOrder, Order, Window, WindowBatch, make_runs
 from dateshard.trainer.data.permutation import FEW, key, permute, shuffled
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
@@ -112,6 +113,20 @@ def test_every_window_of_the_definition_comes_exactly_once_an_epoch(
         flat = [window for batch in batches for window in batch]
         assert len(flat) == len(expected)
         assert set(flat) == expected
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
+def test_the_order_is_one_however_many_windows_are_drawn_at_a_time(
+    shuffle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = order_of(Window(12, 6), MEMBERS["all"], shuffle)
+    whole = list(batches_of(order, 1))
+    for batches, windows in ((1, 1), (3, 1), (1, 80)):
+        monkeypatch.setattr(order_module, "DRAWN_BATCHES", batches)
+        monkeypatch.setattr(order_module, "DRAWN_WINDOWS", windows)
+        assert len(list(order.epoch(1).draws())) > 1
+        for start in (0, 2):
+            assert list(batches_of(order, 1, start)) == whole[start:]
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
