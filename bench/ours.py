@@ -12,6 +12,7 @@ batch size), `raw` (a float32 file of the whole series) and `root` (a folder for
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,9 +107,14 @@ def make_reader(ctx: Any, shuffle: Shuffle, policy: str, *, codes: bool = False,
     )
 
 
+def store_folder(ctx: Any) -> Path:
+    """Where the store of the ctx's series lies."""
+    return Path(ctx.root) / f"dateshard-{ctx.N}x{ctx.F}-{ctx.days}x{ctx.spd}"
+
+
 def open_store(ctx: Any) -> Dataset:
     """The store of the ctx's series, written at the first call."""
-    root = Path(ctx.root) / f"dateshard-{ctx.N}x{ctx.F}-{ctx.days}x{ctx.spd}"
+    root = store_folder(ctx)
     try:
         return Dataset.open(root)
     except StoreError:  # none yet, or one of another version
@@ -118,8 +124,8 @@ def open_store(ctx: Any) -> Dataset:
         return Dataset.open(root)
 
 
-def write_store(root: Path, series: Any) -> None:
-    """Publishes and commits [days, steps, N, F] float32 as shards, unscaled."""
+def write_store(root: Path, series: Any, linked: int = 0) -> None:
+    """Publishes and commits [days, steps, N, F] float32 as shards, unscaled; `linked` more dates are links to the last."""
     num_days, steps, num_nodes, num_features = series.shape
     step = 86_400_000_000_000 // steps
     root.mkdir(parents=True, exist_ok=True)
@@ -137,6 +143,11 @@ def write_store(root: Path, series: Any) -> None:
                 files = {name: hashes[zarr_raw.chunk_file(name)] for name in arrays}
                 folders.append(publish(root, folder, root / "shards" / str(day.date) / files["values"][1][:16], hashes))
             entries[day.date] = Entry(day.start, steps, (Part(folders[-1].name, (0, num_nodes), files),))
+        last = folders[-1]
+        for index in range(num_days, num_days + linked):
+            day = day_of(FIRST + dt.timedelta(days=index), "UTC", step)
+            shutil.copytree(last, root / "shards" / str(day.date) / last.name, copy_function=os.link)
+            entries[day.date] = Entry(day.start, steps, (Part(last.name, (0, num_nodes), files),))
         writer.published(folders)
         manifest = Manifest(
             dataset="bench", timezone="UTC", step=step, features=tuple(Feature(name=name, scale="none") for name in names),

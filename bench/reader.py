@@ -1,10 +1,11 @@
 """Our reader beside memcpy and a plain DataLoader, interleaved in one process on one thread.
 
-    python bench/reader.py [--shapes mid,ett] [--seconds 1] [--repeats 5] [--write]
+    python bench/reader.py [--shapes mid,ett] [--seconds 0.7] [--repeats 5] [--write]
 
 Prints, per shape and way of serving, CPU microseconds a window (minimum and maximum over the repeats) and the share of
 memcpy: bytes delivered per CPU second over those of np.copyto between blocks of the same size in the same minute.
-`--write` puts the table under bench/results/ with date and machine.
+`hourly` is as long as the ETTh series, where blocks open a file for every 24 rows. `--write` puts the table under
+bench/results/ with date and machine.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="mid,big,ett54,ett")
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--seconds", type=float, default=0.7)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dateshard-bench")
     parser.add_argument("--write", action="store_true")

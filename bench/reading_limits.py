@@ -1,11 +1,12 @@
 """A billion windows, and the memory above a budget: what the reader's order and its blocks take, whatever the size.
 
-    python bench/reading_limits.py [--repeats 5] [--folder DIR]      a minute, 1 GB of disk
+    python bench/reading_limits.py [--repeats 5] [--folder DIR]      a minute and a half, 1 GB of disk
 
-The order: windows of one step and one behind it over 3,650 dates, no data. Time to the first batch is that of its 64
-positions, and of another epoch and place as a resume wants them. The blocks: a store of 30 dates of 8 MB is read through
-for an epoch with budgets of which only the largest holds all; what the process holds more than after opening, less the
-budget. Each row is a process. Prints a Markdown table of each.
+The order: windows of one step and one behind it over 3,650 dates, all in one block or in blocks of 30 runs of a date, no data.
+Its memory, and the time to the first positions, as a resume in the midst of an epoch wants them. The first batch of a billion
+windows: from mapped files, each compared with its hash, of 3,650 dates that are links to one; the dataset is open. The blocks:
+a store of 30 dates of 8 MB is read through for an epoch with budgets of which only the largest holds all; what the process
+holds more than after opening, less the budget. Each row is a process. Prints a Markdown table of each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +31,7 @@ BUDGETS = (32, 64, 128, 512)
 SERVED = 8
 
 
-def order_of(steps: int) -> dict[str, float]:
+def order_of(steps: int, dates_per_block: int | None) -> dict[str, float]:
     """Bytes and milliseconds of an order over dates of so many steps."""
     import pickle
     import tracemalloc
@@ -41,8 +43,9 @@ def order_of(steps: int) -> dict[str, float]:
     days = [day_of(first + dt.timedelta(days=index), "UTC", step) for index in range(DATES)]
 
     def placed() -> tuple[Order, float]:
-        runs = tuple(make_runs(days, segments(days), [True] * DATES, Window(1, 1), None))
-        order = Order(runs=runs, stride=1, batch_size=64, runs_per_block=None, seed=7)
+        per_run = dates_per_block and 1
+        runs = tuple(make_runs(days, segments(days), [True] * DATES, Window(1, 1), per_run))
+        order = Order(runs=runs, stride=1, batch_size=64, runs_per_block=dates_per_block, seed=7)
         began = time.process_time()
         next(iter(order.epoch(3).draws(order.num_batches // 2)))
         return order, time.process_time() - began
@@ -54,6 +57,29 @@ def order_of(steps: int) -> dict[str, float]:
     peak = tracemalloc.get_traced_memory()[1]
     state = len(pickle.dumps({"epoch": 3, "batch": order.num_batches // 2, "seed": 7}))
     return {"windows": order.num_windows, "peak": peak, "ms": 1e3 * took, "state": state}
+
+
+def first_batch(folder: Path, steps: int) -> dict[str, float]:
+    """Milliseconds from an open dataset to a batch in the midst of an epoch, by mapped files."""
+    from types import SimpleNamespace
+
+    import numpy as np
+    import ours
+    import torch
+
+    from dateshard.trainer.data.shuffle import Shuffle
+
+    torch.set_num_threads(1)
+    ctx = SimpleNamespace(days=DATES, spd=steps, N=1, F=1, hist=1, hor=1, B=64, root=str(folder), raw="")
+    root = ours.store_folder(ctx)
+    if not root.exists():
+        values = np.random.default_rng(0).standard_normal((1, steps, 1, 1), dtype=np.float32)
+        ours.write_store(root, values, linked=DATES - 1)
+    reader = ours.make_reader(ctx, Shuffle(None, None), "mapped")
+    batches = reader.batches(3, start=reader.order.num_batches // 2)
+    began = time.process_time()
+    next(batches)
+    return {"windows": reader.order.num_windows, "ms": 1e3 * (time.process_time() - began)}
 
 
 def private_bytes() -> int:
@@ -89,6 +115,14 @@ def above_budget(folder: Path, megabytes: int) -> dict[str, float]:
     return {"held": most - before, "above": max(0, most - before - budget)}
 
 
+WAYS: dict[str, Callable[[Path, int], dict[str, float]]] = {
+    "one block": lambda _, steps: order_of(steps, None),
+    "blocks of 30 dates": lambda _, steps: order_of(steps, 30),
+    "first batch": first_batch,
+    "blocks": above_budget,
+}
+
+
 def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,34 +132,38 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.one:
         what, size = asked.one
-        print(json.dumps(order_of(int(size)) if what == "order" else above_budget(asked.folder, int(size))))
+        print(json.dumps(WAYS[what](asked.folder, int(size))))
         return
     with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
 
-        def row(what: str, size: int) -> dict[str, float]:
+        def rows(what: str, size: int) -> list[dict[str, float]]:
             words = [sys.executable, __file__, "--one", what, str(size), "--folder", scratch]
-            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-            return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+            each = [subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True) for _ in range(asked.repeats)]
+            return [json.loads(done.stdout.splitlines()[-1]) for done in each]
 
-        orders = {size: [row("order", size) for _ in range(asked.repeats)] for size in STEPS}
-        budgets = {size: [row("blocks", size) for _ in range(asked.repeats)] for size in BUDGETS}
+        orders = [(what, rows(what, size)) for size in STEPS for what in ("one block", "blocks of 30 dates")]
+        first = rows("first batch", STEPS[-1])
+        budgets = {size: rows("blocks", size) for size in BUDGETS}
     print(heading("Limits of reading", f"{asked.repeats} processes a row, one thread"))
-    rows = [
+    cells = [
         [
-            f"{each[0]['windows']:,.0f}",
-            figure(each[0]["peak"] / 1e6),
+            f"{each[0]['windows']:,.0f}, {what}",
+            figure(max(one["peak"] for one in each) / 1e6),
             f"{each[0]['state']:.0f}",
             spread([one["ms"] for one in each]),
         ]
-        for each in orders.values()
+        for what, each in orders
     ]
-    heads = ["windows", "order, peak MB", "bytes of a place in it", "CPU ms to the first batch: least (median, most)"]
-    print(table(heads, rows))
-    rows = [
+    cells.append(
+        [f"{first[0]['windows']:,.0f}, the first batch from mapped files", "", "", spread([one["ms"] for one in first])]
+    )
+    heads = ["windows", "order, peak MB", "bytes of a place in it", "CPU ms to the first: least (median, most)"]
+    print(table(heads, cells))
+    cells = [
         [f"{size} MB", *(figure(max(one[what] for one in each) / 1e6) for what in ("held", "above"))]
         for size, each in budgets.items()
     ]
-    print(table(["budget", "MB held, of 242 MB of data", "MB above the budget, most"], rows))
+    print(table(["budget", "MB held, of 242 MB of data", "MB above the budget, most"], cells))
 
 
 if __name__ == "__main__":
