@@ -152,7 +152,7 @@ def manifests(asked: argparse.Namespace, folder: Path) -> None:
                 before = writer.commit(manifest, sources, None)
                 for repeat in range(asked.repeats):
                     entry = manifest.dates[changed]
-                    manifest = replace(manifest, dates={**manifest.dates, changed: replace(entry, num_steps=STEPS)})
+                    manifest = replace(manifest, dates={**manifest.dates, changed: entry._replace(num_steps=STEPS)})
                     manifest = replace(manifest, provisional=(DATES[repeat],))
                     costs.append(cpu(1, writer.commit, manifest, sources, before))
             held = traced(Dataset.open, root)

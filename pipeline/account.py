@@ -136,7 +136,7 @@ def source_row(
     if made is None:
         return known
     if plan.date not in seen.dumps:
-        return replace(known, observed=made.observed, weight=made.weight)
+        return known._replace(observed=made.observed, weight=made.weight)
     rows = receipt.rows if receipt else load_receipt(root / "staged" / str(plan.date) / plan.key)["rows"]
     return SourceRow(
         staged=plan.key,

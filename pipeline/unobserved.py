@@ -79,11 +79,11 @@ def about_unobserved(current: Committed, statistics: Statistics | None) -> tuple
     """
     manifest, sentences = current.manifest, list[str]()
     training = [date for date in manifest.dates if manifest.split_of(date) == "train"]
-    dates = collapse(training, undated=manifest.undated)
     unseen = never_observed(manifest, current.sources.dates, "train")
     if unseen is None:
         unseen = unscaled(manifest, statistics) if statistics else ()
-    if unseen and dates:
+    if unseen and training:
+        dates = collapse(training, undated=manifest.undated)
         names = ", ".join(manifest.features[place].name for place in unseen)
         sentences.append(
             f"no value of {names} was observed in the training data ({dates}): as a target train refuses it, as an input "

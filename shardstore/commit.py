@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from dateshard.shardstore.disk.durable import (
 from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.disk.naming import naming
 from dateshard.shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where
-from dateshard.shardstore.identity import hash_file, nothing_to_collect, seal, unseal
+from dateshard.shardstore.identity import RowTexts, hash_file, nothing_to_collect, seal, unseal
 from dateshard.shardstore.manifest import (
     Manifest,
     current_generation,
@@ -156,6 +156,7 @@ class StoreWriter:
         self._journal = ""  # what was taken out of commits.jsonl
         self._format = ""  # what was wrong with FORMAT before it was written anew
         self._bucket: Bucket | None = None
+        self._texts: tuple[RowTexts, RowTexts] | None = None  # how dates are spelled in the sources and in the manifest
 
     def __enter__(self) -> StoreWriter:
         path, new = self.root / "writer.lock", not self.root.exists()
@@ -268,27 +269,46 @@ class StoreWriter:
             self._published = []
             return previous
         generation = next_generation(self.root)
+        contents = self._spelled(manifest, sources, previous)
         with disk_full_as_error(self.root / "manifests" / manifest_name(generation)):
             self._flusher.flush(self._published)
             if self._bucket:
-                generation = self._commit_there(self._bucket, manifest, sources, previous)
+                generation = self._commit_there(self._bucket, manifest, contents, previous)
             path = self.root / "manifests" / manifest_name(generation)
             self._published = []
-            self._link_new(sources_path(self.root, generation), seal(sources.to_json()))
-            self._link_new(path, seal(manifest.to_json()))
+            self._link_new(sources_path(self.root, generation), contents[0])
+            self._link_new(path, contents[1])
             fsync_path(path.parent)
             replace_file(self.root / "CURRENT", pointer_to(generation))
         self._sound = generation
         self._log(generation, manifest)
         return Committed(generation, manifest, sources)
 
-    def _commit_there(self, bucket: Bucket, manifest: Manifest, sources: Sources, previous: Committed | None) -> int:
+    def _spelled(self, manifest: Manifest, sources: Sources, previous: Committed | None) -> tuple[bytes, bytes]:
+        """Returns the contents of the sources file and of the manifest. What `previous` has of a date keeps its text."""
+        if self._texts is None:
+            self._texts = of_sources, of_manifest = RowTexts(), RowTexts()
+            if previous:
+                path = sources_path(self.root, previous.generation)
+                with suppress(OSError):  # else they are spelled anew
+                    of_sources.learn(previous.sources.dates, path.read_bytes())
+                    of_manifest.learn(
+                        previous.manifest.dates, path.with_name(manifest_name(previous.generation)).read_bytes()
+                    )
+        of_sources, of_manifest = self._texts
+        return (
+            seal(replace(sources, dates={}).to_json(), {"dates": of_sources.spell(sources.dates)}),
+            seal(replace(manifest, dates={}).to_json(), {"dates": of_manifest.spell(manifest.dates)}),
+        )
+
+    def _commit_there(
+        self, bucket: Bucket, manifest: Manifest, contents: tuple[bytes, bytes], previous: Committed | None
+    ) -> int:
         """Sends what the bucket lacks and commits there, before anything here says so; returns the generation."""
         known = {*named_folders(previous.manifest)} if previous else set()
         new = {*named_folders(manifest)} - known
         named = {self.root / name for name in new if not name.startswith("cache/")}
         bucket.push({*self._published, *bucket.folders(marked=previous is None), *named})
-        contents = seal(sources.to_json()), seal(manifest.to_json())
 
         def files(number: int) -> dict[str, bytes]:
             paths = sources_path(self.root, number), self.root / "manifests" / manifest_name(number)

@@ -6,13 +6,15 @@ the store can rewrite its manifest.
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import xxhash
 
@@ -21,6 +23,7 @@ from dateshard.shardstore.errors import DamagedError, UsageError, Where, refuse_
 
 CHUNK_BYTES = 1 << 20  # one read while hashing; the memory that hashing a file costs
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+BETWEEN_ROWS = re.compile(r'\},(?="\d{4}-\d\d-\d\d":\{)')
 HEAD, TAIL_BYTES = b'{"content":', len(',"xxh3_128":""}\n') + 32  # around sealed content
 
 
@@ -76,9 +79,18 @@ def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
             os.close(descriptor)
 
 
-def seal(content: Any) -> bytes:
-    """Returns `content` as canonical JSON with its own hash, so that a flipped bit anywhere is found on reading."""
-    body = canonical(content)
+def seal(content: Any, spelled: Mapping[str, str] | None = None) -> bytes:
+    """Returns `content` as canonical JSON with its own hash, so that a flipped bit anywhere is found on reading.
+
+    Args:
+        spelled: members of it whose canonical JSON is at hand; they take the place of those of their names.
+    """
+    if spelled:
+        texts = {name: _ENCODER.encode(value) for name, value in content.items() if name not in spelled} | {**spelled}
+        members = ",".join(f"{_ENCODER.encode(name)}:{texts[name]}" for name in sorted(texts))
+        body = _utf8(f"{{{members}}}") + b"\n"
+    else:
+        body = canonical(content)
     return b"".join((HEAD, memoryview(body)[:-1], _tail(body)))
 
 
@@ -89,9 +101,59 @@ def unseal(data: bytes, file: str, todo: str = "") -> Any:
         DamagedError: naming `file`, when the bytes are not what was sealed.
     """
     with _not_json_means_damaged(file, todo):
-        if data.startswith(HEAD) and data[-TAIL_BYTES:] == _tail(body := data[len(HEAD) : -TAIL_BYTES] + b"\n"):
+        if body := _sealed(data):
             return json.loads(body, parse_constant=_refuse)
     raise _damaged(file, todo)
+
+
+def _sealed(data: bytes) -> bytes:
+    """What a seal is around, as `canonical` wrote it; empty where the seal is not whole."""
+    body = data[len(HEAD) : -TAIL_BYTES] + b"\n"
+    return body if data.startswith(HEAD) and data[-TAIL_BYTES:] == _tail(body) else b""
+
+
+class SpelledRow(Protocol):
+    """What becomes of a date, with its content in JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it is written."""
+        ...
+
+
+class RowTexts:
+    """Canonical JSON of rows by date, a text for each: a row that stays as it was is not spelled again.
+
+    Memory: the texts of all rows that were spelled or learned last.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[dt.date, tuple[SpelledRow, str]] = {}
+
+    def learn(self, rows: Mapping[dt.date, SpelledRow], data: bytes) -> None:
+        """Takes the texts of rows from the sealed file that they were read from, or are written in, in its order.
+
+        They are parted where one row ends and the next begins, and each must begin with its own date: where one does
+        not, or the file is not whole, nothing is learned and all rows are spelled."""
+        _, _, dates = _sealed(data).decode("utf-8", "replace").partition('"dates":{')
+        texts = BETWEEN_ROWS.split(dates, len(rows) - 1) if len(rows) > 1 else []
+        if (
+            texts
+            and len(texts) == len(rows)
+            and all(text.startswith(f'"{date}":{{') for date, text in zip(rows, texts, strict=True))
+        ):
+            texts.pop()  # it holds what follows the dates, too
+            self._known = {date: (row, text + "}") for (date, row), text in zip(rows.items(), texts, strict=False)}
+
+    def spell(self, rows: Mapping[dt.date, SpelledRow]) -> str:
+        """Returns the canonical JSON of {date: row}."""
+        spelled = dict[dt.date, tuple[SpelledRow, str]]()
+        for date in sorted(rows):
+            row, known = rows[date], self._known.get(date)
+            if known is None or (known[0] is not row and known[0] != row):
+                known = row, f'"{date}":{_ENCODER.encode(row.to_json())}'
+            spelled[date] = known
+        self._known = spelled
+        return f"{{{','.join(text for _, text in spelled.values())}}}"
 
 
 def _refuse(constant: str) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ TYPES = {
     "cut_names": np.dtype("|u1"),
 }
 ARRAYS = {name: kind.itemsize for name, kind in TYPES.items()}  # bytes of one element
+NEEDED, CUTS = frozenset({"values", "time"}), frozenset({"cuts", "cut_names"})
 EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
@@ -56,9 +57,8 @@ SOMETIMES = ("vocabularies", "cut", "cut_column", "static", "edges", *NEW_NODES)
 ZARR_ONLY: Formats = {"zarr": None}
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A date's arrays of nodes [first, last) of the frozen list.
+class Part(NamedTuple):
+    """A date's arrays of nodes [first, last) of the frozen list. A tuple: tens of thousands are made when a store is opened.
 
     Attributes:
         id: by the arrays' content, whatever they are stored as; the folder's name in Zarr.
@@ -69,11 +69,10 @@ class Part:
     id: str
     nodes: tuple[int, int]
     files: Mapping[str, tuple[int, str]]
-    formats: Formats = field(default_factory=lambda: ZARR_ONLY)
+    formats: Formats = ZARR_ONLY
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One committed date in its parts, by nodes; `length` is that of a `Day`."""
 
     start: int
@@ -88,12 +87,17 @@ class Entry:
 
     def joined(self, others: Iterable[Entry]) -> Entry:
         """The entry of the whole date: this has its first part, and these have the others, in order."""
-        return replace(self, parts=(*self.parts, *(shard for entry in others for shard in entry.parts)))
+        return self._replace(parts=(*self.parts, *(shard for entry in others for shard in entry.parts)))
 
     @property
     def masked(self) -> bool:
         """Whether anything of it is missing, as far as its files tell."""
         return any("observed" in shard.files for shard in self.parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as it is written."""
+        length = {"length": self.length} if self.length else {}
+        return {"start": self.start, "steps": self.num_steps, "parts": list(map(_part_to_json, self.parts))} | length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +223,7 @@ class Manifest:
             "split": {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in self.split.items()},
             "provisional": [str(date) for date in self.provisional],
             "failed": [str(date) for date in self.failed],
-            "dates": {str(date): _entry_to_json(entry) for date, entry in self.dates.items()},
+            "dates": {str(date): entry.to_json() for date, entry in self.dates.items()},
         }
 
     @staticmethod
@@ -254,7 +258,7 @@ class Manifest:
                 split={name: _ranges(pairs) for name, pairs in content["split"].items()},
                 provisional=tuple(map(dt.date.fromisoformat, content["provisional"])),
                 failed=tuple(map(dt.date.fromisoformat, content["failed"])),
-                dates={dt.date.fromisoformat(day): _entry_from_json(entry) for day, entry in content["dates"].items()},
+                dates=_entries(content["dates"]),
             )
             _refuse_unfit(manifest)
         return manifest
@@ -270,15 +274,6 @@ def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:
     return tuple((dt.date.fromisoformat(a), dt.date.fromisoformat(b)) for a, b in pairs)
 
 
-def _entry_to_json(entry: Entry) -> dict[str, Any]:
-    length = {"length": entry.length} if entry.length else {}
-    return {
-        "start": entry.start,
-        "steps": entry.num_steps,
-        "parts": [_part_to_json(shard) for shard in entry.parts],
-    } | length
-
-
 def _part_to_json(shard: Part) -> dict[str, Any]:
     files = {name: list(file) for name, file in shard.files.items()}
     content = {"id": shard.id, "nodes": list(shard.nodes), "files": files}
@@ -287,14 +282,22 @@ def _part_to_json(shard: Part) -> dict[str, Any]:
     return content | {"formats": {name: [*stored] if stored else None for name, stored in shard.formats.items()}}
 
 
-def _entry_from_json(content: Mapping[str, Any]) -> Entry:
-    parts = []
-    for shard in content["parts"]:  # a plain loop: thousands of dates are read before a command begins
-        low, high = shard["nodes"]
-        files = {name: (size, digest) for name, (size, digest) in shard["files"].items()}
-        formats = _formats(shard["formats"]) if "formats" in shard else ZARR_ONLY
-        parts.append(Part(folder_name(shard["id"]), (low, high), files, formats))
-    return Entry(content["start"], content["steps"], tuple(parts), content.get("length", 0))
+def _entries(content: Mapping[str, Any]) -> dict[dt.date, Entry]:
+    """Makes the dates of a manifest's content; plain loops: thousands are read before a command begins."""
+    entries, ids = dict[dt.date, Entry](), list[str]()
+    for day, row in content.items():
+        parts = []
+        for shard in row["parts"]:
+            low, high = shard["nodes"]
+            files = {name: (size, digest) for name, (size, digest) in shard["files"].items()}
+            parts.append(
+                Part(shard["id"], (low, high), files, _formats(shard["formats"]) if "formats" in shard else ZARR_ONLY)
+            )
+            ids.append(shard["id"])
+        entries[dt.date.fromisoformat(day)] = Entry(row["start"], row["steps"], tuple(parts), row.get("length", 0))
+    if not all(map(FOLDER_NAME.fullmatch, ids)):
+        raise ValueError(ids)
+    return entries
 
 
 def _formats(content: Mapping[str, Any]) -> Formats:
@@ -339,34 +342,36 @@ def _refuse_unfit(manifest: Manifest) -> None:
         raise ValueError(manifest.vocabularies)
     if bool(manifest.new_nodes) != (manifest.num_new_nodes > 0) or manifest.num_frozen_nodes < 0:
         raise ValueError(manifest.num_new_nodes)
-    for date, entry in manifest.dates.items():
-        if not manifest.num_frozen_nodes <= entry.num_nodes <= manifest.num_nodes:
-            raise ValueError(entry.num_nodes)
-        _refuse_unfit_parts(manifest, entry)
-        far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
-        covered = entry.num_steps * manifest.step if grid else entry.length
-        if far or not 0 < covered <= 2 * DAY or grid == bool(entry.length):
-            raise ValueError(entry)
+    _refuse_unfit_dates(manifest)
 
 
-def _refuse_unfit_parts(manifest: Manifest, entry: Entry) -> None:
-    """Refuses parts that are no neighbours, or whose arrays have not the size of their nodes; raises as `_refuse_unfit`."""
-    before, cuts = 0, {"cuts", "cut_names"} if manifest.cut else set()
-    for shard in entry.parts:
-        first, last = shard.nodes
-        if first != before or (last <= first and len(entry.parts) > 1):
-            raise ValueError(shard.nodes)
-        if not {"values", "time"} <= shard.files.keys() or {"cuts", "cut_names"} & shard.files.keys() != cuts:
-            raise ValueError(entry)
-        row = (last - first) * len(manifest.features)
-        for name, (size, _) in shard.files.items():
-            if name in ("cuts", "cut_names"):
-                continue  # as many as there are pieces; whoever reads them compares them with the steps
-            if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
-                raise ValueError(size)
-        before = last
-    if len(entry.parts) > 1 and manifest.layout != "grid":
-        raise ValueError(entry.parts)
+def _refuse_unfit_dates(manifest: Manifest) -> None:
+    """Refuses dates elsewhere in time, and parts that are no neighbours or of another size; raises as `_refuse_unfit`."""
+    grid, step, known = manifest.layout == "grid", manifest.step, dict[tuple[int, int], dict[str, int]]()
+    fewest, most, num_features = manifest.num_frozen_nodes, manifest.num_nodes, len(manifest.features)
+    cuts = CUTS if manifest.cut else frozenset[str]()
+    for date, (start, num_steps, parts, length) in manifest.dates.items():
+        before = 0
+        for _, (first, last), files, _ in parts:
+            if first != before or (last <= first and len(parts) > 1):
+                raise ValueError(first, last)
+            if not files.keys() >= NEEDED or CUTS & files.keys() != cuts:
+                raise ValueError(files)
+            shape = num_steps, last - first
+            if (sizes := known.get(shape)) is None:
+                cells = num_steps * (last - first) * num_features
+                sizes = known[shape] = {
+                    n: (num_steps if n == "time" else cells) * ARRAYS[n] for n in ARRAYS.keys() - CUTS
+                }
+            for name, (size, _) in files.items():  # cuts: as many as there are pieces; whoever reads them compares them
+                if name not in cuts and size != sizes[name]:
+                    raise ValueError(size)
+            before = last
+        if not parts or not fewest <= before <= most or (len(parts) > 1 and not grid):
+            raise ValueError(parts)
+        far = abs(start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
+        if far or not 0 < (num_steps * step if grid else length) <= 2 * DAY or grid == bool(length):
+            raise ValueError(date)
 
 
 def named_folders(manifest: Manifest) -> Iterator[str]:

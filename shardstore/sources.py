@@ -9,14 +9,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from dateshard.shardstore.identity import expected_form
-from dateshard.shardstore.manifest import folder_name
+from dateshard.shardstore.manifest import FOLDER_NAME, folder_name
+
+NO_ROWS: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class DumpRow:
+class DumpRow(NamedTuple):
     """The bytes that a date was made of; the path may hold what is no UTF-8, and is empty where nothing is known."""
 
     path: str = ""
@@ -36,9 +38,8 @@ class DumpRow:
         return dump
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceRow:
-    """What a committed date was made of.
+class SourceRow(NamedTuple):
+    """What a committed date was made of. A tuple, as each of thousands is made before a command begins.
 
     Attributes:
         staged: key of its measured array; empty where it failed before it had one.
@@ -51,7 +52,7 @@ class SourceRow:
     staged: str
     measure: str = ""
     dump: DumpRow = DumpRow()
-    rows: Mapping[str, Any] = field(default_factory=dict)
+    rows: Mapping[str, Any] = NO_ROWS
     observed: tuple[int, ...] | None = None
     weight: int | None = None
 
@@ -60,29 +61,38 @@ class SourceRow:
         content = {"staged": self.staged, "measure": self.measure, "dump": self.dump.to_json(), "rows": self.rows}
         return content | _known(observed=self.observed, weight=self.weight)
 
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> SourceRow:
-        """Makes a row of a file's content; ValueError and its like where it holds something else."""
-        staged, measure, rows, observed = (
-            content["staged"],
-            content["measure"],
-            content["rows"],
-            content.get("observed"),
-        )
-        _refuse_unlike(str, staged, measure)
-        _refuse_unlike(dict, rows)
-        counts = [*(observed or ()), content.get("weight", 0)]
-        if rows:
-            counts += [rows["read"], rows["accepted"], *rows["rejected"].values(), *rows["changed"].values()]
-        _refuse_unlike(int, *counts)
-        return SourceRow(
-            staged=staged and folder_name(staged),
-            measure=measure,
-            dump=DumpRow.from_json(content["dump"]),
-            rows=rows,
-            observed=None if observed is None else tuple(observed),
-            weight=content.get("weight"),
-        )
+
+def _source_rows(content: Mapping[str, Mapping[str, Any]]) -> dict[dt.date, SourceRow]:
+    """Makes rows by date of a file's content; ValueError and its like where it holds something else.
+
+    Each kind of field is checked of all rows at once."""
+    rows = {dt.date.fromisoformat(day): _source_row(row) for day, row in content.items()}
+    made = rows.values()
+    keys = [row.staged for row in made]
+    _refuse_unlike(str, *keys, *(row.measure for row in made), *(row.dump.path for row in made))
+    _refuse_unlike(str, *(row.dump.hash for row in made))
+    _refuse_unlike(dict, *(row.rows for row in made))
+    counted = [row.rows for row in made if row.rows]
+    _refuse_unlike(int, *(row.dump.size for row in made), *(row["read"] for row in counted))
+    _refuse_unlike(int, *(row["accepted"] for row in counted), *(row.weight for row in made if row.weight is not None))
+    _refuse_unlike(int, *chain.from_iterable(row.observed for row in made if row.observed))
+    for kind in ("rejected", "changed"):
+        _refuse_unlike(int, *chain.from_iterable(row[kind].values() for row in counted))
+    if not all(map(FOLDER_NAME.fullmatch, filter(None, keys))):
+        raise ValueError(keys)
+    return rows
+
+
+def _source_row(content: Mapping[str, Any]) -> SourceRow:
+    dump, observed = content["dump"], content.get("observed")
+    return SourceRow(
+        content["staged"],
+        content["measure"],
+        DumpRow(dump["path"], dump["size"], dump["hash"]),
+        content["rows"],
+        None if observed is None else tuple(observed),
+        content.get("weight"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +219,7 @@ class Sources:
                 basis=content.get("basis"),
                 split=content.get("split"),
                 normalise=NormaliseRow(normalise["settings"], normalise["code"]) if normalise else None,
-                dates={day(date): SourceRow.from_json(row) for date, row in content["dates"].items()},
+                dates=_source_rows(content["dates"]),
                 failed={day(date): FailedRow.from_json(row) for date, row in content["failed"].items()},
                 dropped={day(date): DroppedRow.from_json(row) for date, row in content.get("dropped", {}).items()},
                 cut=cut,

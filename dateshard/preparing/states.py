@@ -56,8 +56,13 @@ def likeness(date: dt.date, reason: str) -> str:
 def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
     """Dates with reasons that are alike, and the first date's reason, marked as such where they differ."""
     groups: dict[str, list[dt.date]] = {}
+    without_place: dict[str, str] = {}  # whatever the date
     for date in sorted(reasons):
-        groups.setdefault(likeness(date, reasons[date]), []).append(date)
+        reason = reasons[date]
+        kind = without_place.get(reason) or likeness(date, reason)
+        if ", date " not in reason:
+            without_place[reason] = kind
+        groups.setdefault(kind, []).append(date)
     alike_dates = []
     for dates in groups.values():
         first = reasons[dates[0]]

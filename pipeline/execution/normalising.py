@@ -15,8 +15,8 @@ from dateshard.pipeline.execution.date_parts import parts_of_date, whole_dates
 from dateshard.pipeline.execution.job import Job, PreprocessProgress, fail
 from dateshard.pipeline.execution.measuring import measure
 from dateshard.pipeline.execution.node_facts import names_on
-from dateshard.pipeline.execution.storing import StoredAgain, stored_as, storing
-from dateshard.pipeline.planning.plan import DatePlan, split_settings
+from dateshard.pipeline.execution.storing import StoredAgain, storing
+from dateshard.pipeline.planning.plan import DatePlan, split_settings, stored_as
 from dateshard.pipeline.progress_events import Began, CommitDone, DateAgain, DateDone, Event, PassedOver
 from dateshard.pipeline.raw.cut_index import cut_account
 from dateshard.pipeline.workers.engine import Again, Task
@@ -38,7 +38,8 @@ def normalise(job: Job, progress: PreprocessProgress, manifest: Manifest, frozen
     lost = (yield from _store(job, progress, manifest, target)) if same else []
     due: list[DatePlan] = []
     for plan in [*lost, *progress.plan.to_normalise]:
-        there = stored_as(progress.entries.get(plan.date), job.config.store)
+        entry = progress.entries.get(plan.date)
+        there = entry is not None and stored_as(entry, job.config.store)
         untouched = same and plan.state == "fresh" and plan.date not in progress.measured and there
         if plan.date not in progress.failed and (plan in lost or not untouched):
             due.append(plan)
@@ -141,12 +142,15 @@ def commit(job: Job, progress: PreprocessProgress, skeleton: Manifest) -> Commit
     config, seen, plans = job.config, progress.seen, progress.plans
     failed = account.failures(seen, plans, config, progress.failed)
     manifest = replace(skeleton, dates=dict(sorted(progress.entries.items())), failed=tuple(sorted(failed)))
-    before = progress.current
+    before, kept = progress.current, seen.sources.dates
     sources = Sources(
         basis=progress.plan.basis,
         split=split_settings(config),
         normalise=NormaliseRow(config.normalise_settings(), NORMALISE_CODE),
-        dates={date: _source(job, progress, plans[date]) for date in manifest.dates},
+        dates={
+            date: kept[date] if date in kept and date not in progress.made else _source(job, progress, plans[date])
+            for date in manifest.dates
+        },
         failed={date: failed[date] for date in sorted(failed)},
         dropped=still_dropped(seen.sources, progress.plan),
         cut=cut_account(job.writer.root, seen.dumps, config),

@@ -10,7 +10,6 @@ from pathlib import Path
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.execution.date_parts import parts_of_date
 from dateshard.pipeline.planning.plan import DatePlan
-from dateshard.pipeline.source import StoreConfig
 from dateshard.pipeline.workers.engine import Task
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.manifest import Entry, Manifest
@@ -30,13 +29,6 @@ class StoredAgain:
         """The receipt of the whole date: this is of its first part, and these of the others, in order."""
         folders = tuple(folder for receipt in (self, *others) for folder in receipt.folders)
         return StoredAgain(self.date, self.entry.joined([receipt.entry for receipt in others]), folders)
-
-
-def stored_as(entry: Entry | None, store: StoreConfig) -> bool:
-    """Whether a date is committed, in just the formats and the parts that it should have."""
-    if entry is None or set(entry.parts[0].formats) != set(store.formats):
-        return False
-    return [shard.nodes for shard in entry.parts] == store.parts_of(entry.num_nodes)
 
 
 def storing(
@@ -67,9 +59,9 @@ def store_date(root: Path, date: dt.date, manifest: Manifest, formats: Sequence[
     nodes = (about.begin, about.begin + len(about.nodes))
     shard = next((shard for shard in entry.parts if shard.nodes == nodes), None)
     if shard and set(formats) <= set(shard.formats):
-        kept = replace(shard, formats={name: shard.formats[name] for name in sorted(formats)})
-        of_part = replace(entry, parts=(kept,))
+        kept = shard._replace(formats={name: shard.formats[name] for name in sorted(formats)})
+        of_part = entry._replace(parts=(kept,))
         dataset.part_files.verify_parts(date, of_part, full=False)
         return StoredAgain(date, of_part, ())
     stored, folders = publish_shard(root, date, dataset.part_files.of_nodes(date, *nodes), about, formats, shard)
-    return StoredAgain(date, replace(entry, parts=(stored,)), folders)
+    return StoredAgain(date, entry._replace(parts=(stored,)), folders)

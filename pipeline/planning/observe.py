@@ -180,13 +180,14 @@ def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fre
     """The files as they are now. Where their paths name nodes, those are a part of what the dump says."""
     size, hashes, here = 0, [], list[Path]()
     for file in files:
+        name = str(file)
         try:
-            num_bytes, digest, fresh[str(file)] = _hashed(file, cache)
+            num_bytes, digest, fresh[name] = _hashed(file, cache)
         except OSError:  # measuring it tells why, and only this date fails
-            num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
+            num_bytes, digest, fresh[name] = 0, "unreadable", []
         size += num_bytes
         hashes.append(digest)
-        here.append(copy_of(file, digest) if isinstance(file, ObjectName) and fresh[str(file)] else file)
+        here.append(copy_of(file, digest) if isinstance(file, ObjectName) and fresh[name] else file)
     named = [node_of(file, source.path) for file in files] if NODE in source.path else []
     whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
     return Dump(
@@ -197,11 +198,12 @@ def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fre
 def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
     if isinstance(path, ObjectName):
         return _hashed_object(path, cache)
-    status = path.stat()
-    stamp = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
-    known = cache.get(str(path))
-    digest = known[4] if known and known[:4] == stamp else hash_file(path)[1]
-    return status.st_size, digest, [*stamp, digest]
+    name = str(path)
+    status = os.stat(name)
+    stamp: list[Any] = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+    known = cache.get(name)
+    row = known if known and known[:4] == stamp else [*stamp, hash_file(path)[1]]
+    return status.st_size, row[4], row
 
 
 def _is_known(facts: ObjectFacts, row: list[Any] | None) -> bool:

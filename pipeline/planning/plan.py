@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +11,11 @@ from dateshard.pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, 
 from dateshard.pipeline.planning.remarks import beside_shards, change_text, remarks_on, warnings_of
 from dateshard.pipeline.planning.weights import known_weights
 from dateshard.pipeline.raw.dumps import Dump, place_of
+from dateshard.pipeline.source import StoreConfig
 from dateshard.pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
 from dateshard.shardstore.errors import DumpError, UsageError, Where, counted
 from dateshard.shardstore.identity import identity, identity_of, nothing_to_collect
-from dateshard.shardstore.manifest import Manifest, Ranges, in_no_split
+from dateshard.shardstore.manifest import Entry, Manifest, Ranges, in_no_split
 from dateshard.shardstore.sources import SourceRow, Sources
 from dateshard.shardstore.times.calendar import collapse, missing_days
 
@@ -201,7 +202,8 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
-    plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
+    fits = _stored_as_wanted(config.store)
+    plans = tuple(_with_formats(plan, config, seen, wish, fits) for plan in acts)
     plan = Plan(
         dates=plans,
         merge=merge,
@@ -399,16 +401,36 @@ def _trains(date: dt.date, split: Mapping[str, Ranges]) -> bool:
     return any(low <= date <= high for low, high in split.get("train", ()))
 
 
-def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:
+def _stored_as_wanted(store: StoreConfig) -> Callable[[Entry], bool]:
+    """Whether a date is stored in just the formats and parts that it should have, once for all dates that are alike."""
+    known = dict[tuple[object, ...], bool]()
+
+    def fits(entry: Entry) -> bool:
+        kind = (*entry.parts[0].formats, *[shard.nodes for shard in entry.parts])
+        if (same := known.get(kind)) is None:
+            same = known[kind] = stored_as(entry, store)
+        return same
+
+    return fits
+
+
+def stored_as(entry: Entry, store: StoreConfig) -> bool:
+    """Whether a committed date has just the formats and the parts that it should have."""
+    if set(entry.parts[0].formats) != set(store.formats):
+        return False
+    return [shard.nodes for shard in entry.parts] == store.parts_of(entry.num_nodes)
+
+
+def _with_formats(
+    plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish, fits: Callable[[Entry], bool]
+) -> DatePlan:
     """Adds the writing of a committed date in other formats or parts. Its shard stays what it is, and so does its state."""
     asked = wish.dates is None or plan.date in wish.dates
     entry = seen.manifest.dates.get(plan.date) if seen.manifest else None
-    if entry is None or not asked or plan.normalise or plan.state not in ("fresh", "no-dump"):
+    if entry is None or not asked or plan.normalise or plan.state not in ("fresh", "no-dump") or fits(entry):
         return plan
     has, wanted = set(entry.parts[0].formats), set(config.store.formats)
     parts, divided = [shard.nodes for shard in entry.parts], config.store.parts_of(entry.num_nodes)
-    if has == wanted and parts == divided:
-        return plan
     missing = ", ".join(sorted(wanted - has))
     why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
     if has == wanted:

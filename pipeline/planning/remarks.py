@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
     """What a person should know before these acts are carried out."""
-    plans, split, merge = plan.dates, plan.split, plan.merge
+    plans, merge = plan.dates, plan.merge
     warnings = _passed_over(plans, wish)
-    training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
     if seen.manifest and not merge:
-        again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
+        again = [p.date for p in plans if p.measure and p.date in seen.manifest.dates and plan.training(p.date)]
         if again:
             dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
             if plan.divided:
@@ -59,7 +58,8 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
     if days := plan.missing_days:
         many = counted(len(days), "day is", "days are")
         remarks.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
-    without = about_no_split(config.split, plan.split, known) if config.split else ""  # see `why_not_last`
+    split = config.split if plan.in_no_split else None  # of none that is configured see `why_not_last`
+    without = about_no_split(split, plan.split, known) if split else ""
     return tuple(filter(None, [*remarks, without]))
 
 

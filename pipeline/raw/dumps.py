@@ -7,7 +7,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ DIGITS = {
     "%j": r"\d{1,3}",
 }  # as strptime takes them
 SHOWN_NAMES = 3
+LISTED = 4  # names of a folder at least, on average, to list folders for what is a plain file
 LOOKED_AT = 20  # names of a folder, for how they write their dates
 TYPED = (".parquet", ".pq", ".arrow", ".ipc", ".feather")  # suffixes of files whose columns have types
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
@@ -103,7 +104,7 @@ def is_typed(files: Sequence[Path], file_format: str) -> bool:
     """Whether the columns of a dump have types, by `pipeline.source.format` or its first file's suffix."""
     if file_format != "auto":
         return file_format in ("parquet", "arrow")
-    return bool(files) and files[0].name.lower().endswith(TYPED)
+    return bool(files) and str(files[0]).lower().endswith(TYPED)
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
@@ -116,22 +117,39 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     """
     refuse_pattern(pattern)
     style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
-    by_date: dict[dt.date, dict[str, list[Path]]] = {}
-    expression = _expression(pattern)
-    for name in _names(pattern):
+    by_date: dict[dt.date, list[tuple[str, Path]]] = {}
+    expression, names, has_node = _expression(pattern), _names(pattern), NODE in pattern
+    kind = ObjectName if is_remote(pattern) else Path
+    for name in names:
         match = expression.fullmatch(name)
         if match and (date := _date_in(match, style)) is not None:
-            by_date.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(path_of(name))
-    return {date: _one_dump(pattern, date, nodes) for date, nodes in by_date.items()}
+            by_date.setdefault(date, []).append((match["node"] if has_node else "", kind(name)))
+    plain = _plain_files(names)
+    return {
+        date: (matches[0][1], (matches[0][1],))
+        if len(matches) == 1 and not has_node and str(matches[0][1]) in plain
+        else _one_dump(pattern, date, matches)
+        for date, matches in by_date.items()
+    }
 
 
-def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> tuple[Path, tuple[Path, ...]]:
+def _plain_files(names: Sequence[str]) -> set[str]:
+    """Names of plain files, as the listings of their folders tell; not where listing costs more than a look at each."""
+    folders = {name.rpartition("/")[0] for name in names}
+    files = set[str]()
+    for folder in folders if LISTED * len(folders) <= len(names) else ():
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            above = f"{folder}/" if folder else ""
+            files |= {above + entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    return files
+
+
+def _one_dump(pattern: str, date: dt.date, matches: Sequence[tuple[str, Path]]) -> tuple[Path, tuple[Path, ...]]:
     """Returns (what messages name, files in order) of a date's matches, under the node that their path names."""
-    paths = (
-        sorted((path for some in nodes.values() for path in some), key=str)
-        if len(nodes) > 1
-        else next(iter(nodes.values()))
-    )
+    nodes: dict[str, list[Path]] = {}
+    for node, path in matches:
+        nodes.setdefault(node, []).append(path)
+    paths = sorted((path for _, path in matches), key=str) if len(nodes) > 1 else [path for _, path in matches]
     twice = next((some for some in nodes.values() if len(some) > 1), None)
     if twice and "*" not in pattern:
         raise UsageError(f"two dumps of {date}: {twice[0]} and {twice[1]}", todo="Keep one of them")
@@ -279,10 +297,11 @@ def _written(style: str) -> str:
 
 def _date_in(match: re.Match[str], style: str) -> dt.date | None:
     """The date in a name that matched; None if what stands there is none."""
+    text = match["date"]
     try:
-        if ISO.fullmatch(match["date"]) and style == "%Y-%m-%d":  # strptime takes 40 us
-            return dt.date.fromisoformat(match["date"])
-        return dt.datetime.strptime(match["date"], style).date()
+        if style == "%Y-%m-%d" and ISO.fullmatch(text):  # strptime takes 40 us
+            return dt.date.fromisoformat(text)
+        return dt.datetime.strptime(text, style).date()
     except ValueError:
         return None
 

@@ -257,7 +257,7 @@ def _with_records(raw: Raw, entries: Entries, nodes: Names) -> tuple[Entries, Cu
             del counted[date]
             continue
         day = staged.day
-        counted[date] = replace(entries[date], start=day.start, num_steps=day.num_steps, length=day.length)
+        counted[date] = entries[date]._replace(start=day.start, num_steps=day.num_steps, length=day.length)
         cuts[date] = {name: array for name, array in staged.beside.items() if name in CUTS}
     return counted, {date: own for date, own in cuts.items() if own}
 

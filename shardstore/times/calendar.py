@@ -222,10 +222,12 @@ def collapse(dates: Iterable[dt.date], most: int | None = None, *, undated: bool
     if undated:
         return UNDATED_TEXT
     ranges: list[list[dt.date]] = []
+    following = 0
     for date in sorted(set(dates)):
-        if ranges and date - ranges[-1][1] == dt.timedelta(days=1):
+        if ranges and date.toordinal() == following:
             ranges[-1][1] = date
         else:
             ranges.append([date, date])
+        following = date.toordinal() + 1
     shown = [str(a) if a == b else f"{a}..{b}" for a, b in ranges[:most]]
     return ", ".join([*shown, *(["..."] if len(shown) < len(ranges) else [])])
