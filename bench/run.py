@@ -41,7 +41,7 @@ KINDS = {
     "preparing": Measured(("preparing_peers.py", "--who", "parse"), "ours"),
     "workers": Measured(("workers.py",), "ours"),
     "memory-limit": Measured(("memory_limits.py",), "ours"),
-    "growth": Measured(("growth.py", "--repeats", "3"), "ours"),
+    "growth": Measured(("growth.py",), "ours"),
     "costs": Measured(("costs.py", "--write"), "ours"),
     "startup": Measured(("startup.py", "--repeats", "5"), "ours"),
     "small-step": Measured(("small_step.py",), "ours"),

@@ -186,10 +186,10 @@ def planned(manifest: Manifest, sources: Sources) -> None:
     """A plan in which nothing is to be done but the merging that other settings of this script ask for."""
     dumps = {
         date: Dump(
-            path=Path(row.dump.path),
+            name=row.dump.path,
             size=row.dump.size,
             hash=row.dump.hash,
-            files=(),
+            file_names=(),
             hashes=(row.dump.hash,),
             typed=False,
         )
@@ -291,7 +291,7 @@ def write_dump(path: Path, nodes: int, steps: int) -> Dump:
     path.parent.mkdir(parents=True, exist_ok=True)
     pl.DataFrame(columns).write_csv(path)
     size, digest = hash_file(path)
-    return Dump(path=path, size=size, hash=digest, files=(path,), hashes=(digest,), typed=False)
+    return Dump(name=str(path), size=size, hash=digest, file_names=(str(path),), hashes=(digest,), typed=False)
 
 
 def prepared(root: Path, dump: Dump, nodes: int, config: Pipeline) -> dict[str, float]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def dump_row(dump: Dump | None) -> DumpRow:
     """Which bytes a date was made of."""
-    return DumpRow(str(dump.path), dump.size, dump.hash) if dump else DumpRow()
+    return DumpRow(dump.name, dump.size, dump.hash) if dump else DumpRow()
 
 
 def with_settings(sources: Sources, config: Pipeline, before: Sources | None) -> Sources:

@@ -36,6 +36,7 @@ from dateshard.shardstore.measured import (
     BESIDE,
     HISTOGRAM,
     VALUES,
+    Receipt,
     load_arrays,
     load_beside,
     load_columns,
@@ -400,9 +401,9 @@ def normalise_date(
     first, last = nodes or (0, len(target.nodes.names))
     refuse_grid(memory_bytes, day, config, last - first)
     place = positions(known["nodes"], target.nodes)
-    staged = _load_staged(folder, day, place, nodes)
+    staged = _load_staged(folder, known, day, place, nodes)
     weight = weight_of(staged.values_TNF, staged.rows, config, first_part=first == 0)
-    encoded = encode_date(staged, config, target, place, slice(first, last))
+    encoded = encode_date(staged, config, target, place, slice(first, last), over=True)
     arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF}
     arrays |= staged.beside or {"time": instants(day)}
     if encoded.observed_TNF is not None:
@@ -422,19 +423,20 @@ def normalise_date(
     )
 
 
-def _load_staged(folder: Path, day: Day, place: Integers, nodes: tuple[int, int] | None) -> StagedDate:
+def _load_staged(folder: Path, known: Receipt, day: Day, place: Integers, nodes: tuple[int, int] | None) -> StagedDate:
     """A staged date; of a part its own columns, and of the first those of nodes that have no place beside them.
 
     Args:
+        known: its receipt.
         place: of the date's nodes on the frozen list.
     """
     if nodes is None:
-        values, receipt = load_arrays(folder)
+        values, receipt = load_arrays(folder, known)
         columns = None
     else:
         wanted = (place >= nodes[0]) & (place < nodes[1]) | ((place < 0) & (nodes[0] == 0))
         columns = np.flatnonzero(wanted) if wanted.any() else np.arange(len(place))[:1]
-        values, receipt = load_columns(folder, columns)
+        values, receipt = load_columns(folder, columns, known)
     return StagedDate(
         day=day,
         values_TNF=values,

@@ -40,7 +40,7 @@ from dateshard.shardstore.times.calendar import Day
 if TYPE_CHECKING:
     from dateshard.pipeline.raw.decode import Decoded
 
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST, LEAST_OF_LOG1P = float(np.finfo(np.float32).max), -1.0
 LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 
 
@@ -320,6 +320,8 @@ def encode_date(
     target: Normaliser,
     place: Integers | None = None,
     chosen: slice | None = None,
+    *,
+    over: bool = False,
 ) -> Encoded:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last.
 
@@ -330,6 +332,7 @@ def encode_date(
     Args:
         place: of the date's nodes on the frozen list, if that is known.
         chosen: the nodes that are wanted, by their places on the frozen list; None: all.
+        over: the staged values are no longer needed, and may be changed.
 
     Raises:
         DumpError: no node of the date is known, or a value that its transform or float32 cannot take.
@@ -347,7 +350,8 @@ def encode_date(
     for index in (index for index, feature in enumerate(features) if feature.aggregate == CALENDAR):
         placed[..., index] = staged.values_TNF[:1, :1, index]  # the same at nodes that have no record on the date
     scale = target.scale if chosen is None else target.scale.nodes(chosen)
-    encoded, observed = encode(placed, features, scale, staged.beside.get("cuts", WHOLE))
+    own_array = over or placed is not staged.values_TNF
+    encoded, observed = encode(placed, features, scale, staged.beside.get("cuts", WHOLE), over=own_array)
     _refuse_infinite(encoded, date, config)
     without_place = compress(staged.nodes, (place < 0).tolist())
     return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)
@@ -369,9 +373,8 @@ def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
     Raises:
         DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
     """
-    if all(feature.transform == "none" for feature in config.features.values()) and not any(
-        (np.abs(values_TNF[rows]) > LARGEST).any() for rows in in_blocks(values_TNF.shape)
-    ):
+    logarithms = [index for index, name in enumerate(config.features) if config.features[name].transform == "log1p"]
+    if not any(_has_unfit(values_TNF[rows], logarithms) for rows in in_blocks(values_TNF.shape)):
         return  # mostly, and in one pass
     for index, (name, feature) in enumerate(config.features.items()):
         column = values_TNF[..., index]
@@ -385,9 +388,16 @@ def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
             raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
 
 
+def _has_unfit(values_TNF: Floats, logarithms: Sequence[int]) -> bool:
+    """Whether any of them is one that `unfit_values` marks; `logarithms`: places of features that go through log1p."""
+    if (np.abs(values_TNF) > LARGEST).any():
+        return True
+    return any((values_TNF[..., index] <= LEAST_OF_LOG1P).any() for index in logarithms)
+
+
 def unfit_values(column: Floats, transform: str) -> tuple[NDArray[np.bool_], str]:
     """Returns (which values a shard cannot hold, why it cannot hold the first of them)."""
-    low = -1.0 if transform == "log1p" else -math.inf
+    low = LEAST_OF_LOG1P if transform == "log1p" else -math.inf
     unfit = (column <= low) | (np.abs(column) > LARGEST)
     first = column[unfit][:1]
     return unfit, "log1p takes values above -1" if (first <= low).any() else "float32 cannot hold it"

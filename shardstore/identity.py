@@ -136,11 +136,7 @@ class RowTexts:
         not, or the file is not whole, nothing is learned and all rows are spelled."""
         _, _, dates = _sealed(data).decode("utf-8", "replace").partition('"dates":{')
         texts = BETWEEN_ROWS.split(dates, len(rows) - 1) if len(rows) > 1 else []
-        if (
-            texts
-            and len(texts) == len(rows)
-            and all(text.startswith(f'"{date}":{{') for date, text in zip(rows, texts, strict=True))
-        ):
+        if texts and [text[:14] for text in texts] == [f'"{date}":{{' for date in rows]:
             texts.pop()  # it holds what follows the dates, too
             self._known = {date: (row, text + "}") for (date, row), text in zip(rows.items(), texts, strict=False)}
 

@@ -51,15 +51,18 @@ def partial_key(staged: str, features: Sequence[Feature], cuts: Sequence[str] = 
     return identity([staged, partial_settings(features), *([list(cuts)] if cuts else [])])
 
 
-def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
+def load_arrays(folder: Path, receipt: Receipt | None = None) -> tuple[Floats, Receipt]:
     """A staged or partial folder's array and receipt, verified; or those of its newest good copy.
+
+    Args:
+        receipt: what `load_receipt` gave, where it was asked already.
 
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    receipt = load_receipt(folder)
+    receipt = receipt or load_receipt(folder)
     if "parts" not in receipt:
-        return _first_good(folder, lambda good, own: (_read_values(good, own), own))
+        return _first_good(folder, lambda good, own: (_read_values(good, own), own), receipt)
     whole = np.empty(receipt["shape"], dtype="<f8")
     for nodes, values in load_parts(folder):
         whole[:, nodes] = values
@@ -78,15 +81,17 @@ def load_parts(folder: Path) -> Iterator[tuple[slice, Floats]]:
         yield nodes, _first_good(folder, partial(_part, number=number))
 
 
-def load_columns(folder: Path, columns: Integers) -> tuple[Floats, Receipt]:
+def load_columns(folder: Path, columns: Integers, receipt: Receipt) -> tuple[Floats, Receipt]:
     """A staged date's array of some nodes alone, and its receipt: [T, n, F] in the order of `columns`, which ascend.
 
     Memory: these, and the largest part in which the date was measured; only parts with such a node are read.
 
+    Args:
+        receipt: what `load_receipt` gave.
+
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    receipt = load_receipt(folder)
     steps, _, features = receipt["shape"]
     chosen = np.empty((steps, len(columns), features), dtype="<f8")
     for number, nodes in enumerate(_ranges(receipt)):
@@ -194,13 +199,17 @@ def load_receipt(folder: Path) -> Receipt:
         return _first_good(folder, _verified)
 
 
-def _first_good(folder: Path, read: Callable[[Path, Receipt], Loaded]) -> Loaded:
-    """What `read` makes of a folder that is as its receipt says: of the newest copy, else of the folder itself."""
+def _first_good(folder: Path, read: Callable[[Path, Receipt], Loaded], receipt: Receipt | None = None) -> Loaded:
+    """What `read` makes of a folder that is as its receipt says: of the newest copy, else of the folder itself.
+
+    Args:
+        receipt: the folder's, where it is known.
+    """
     with in_use(folder):
         for copy in copies_of(folder):
             with suppress(DamagedError):
                 return read(copy, _receipt(copy))
-        return read(folder, _receipt(folder))
+        return read(folder, receipt or _receipt(folder))
 
 
 def _verified(folder: Path, receipt: Receipt) -> Receipt:

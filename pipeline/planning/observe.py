@@ -32,7 +32,7 @@ from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 from dateshard.shardstore.objects.bucket_store import bucket_of
-from dateshard.shardstore.objects.object_store import ObjectFacts, ObjectName, path_of
+from dateshard.shardstore.objects.object_store import ObjectFacts, ObjectName, is_remote, path_of
 from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.times.calendar import UNDATED
 
@@ -109,14 +109,14 @@ def _edges(nodes: NodeTable | None) -> EdgeRows | None:
 
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if config.source.undated:
-        files = find_files(config.source.path)
-        path = path_of(config.source.path)
-        return {UNDATED: _dump(path, files, config.source, cache, fresh)} if files else {}, None
+        whole = whole_file(config, cache, fresh)
+        return {UNDATED: whole} if whole else {}, None
     if not config.source.cut_first:
         paths = find_dumps(config.source.path)
         source = config.source
-        names = [file for _, several in paths.values() for file in several if isinstance(file, ObjectName)]
-        hash_objects(name for name in names if not _is_known(facts_of(name), cache.get(str(name))))
+        if is_remote(source.path):
+            names = [ObjectName(name) for _, several in paths.values() for name in several]
+            hash_objects(name for name in names if not _is_known(facts_of(name), cache.get(str(name))))
         return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in paths.items()}, None
     whole = whole_file(config, cache, fresh)
     if whole is None:
@@ -131,7 +131,7 @@ def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Ca
     cut = find_cut(root, cut_key(config, whole))
     for dump in cut.dumps().values() if cut else ():
         try:
-            size, digest, fresh[str(dump.files[0])] = _hashed(dump.files[0], cache)
+            size, digest, fresh[dump.file_names[0]] = _hashed(dump.file_names[0], cache)
         except OSError:
             return None
         if (size, digest) != (dump.size, dump.hash):
@@ -163,8 +163,8 @@ def uncut(config: Pipeline, root: Path) -> Dump | None:
 
 def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
     """The file or files of many dates as one dump, None if there is none."""
-    files = find_files(config.source.path)
-    path = path_of(config.source.path)
+    files = tuple(map(str, find_files(config.source.path)))
+    path = str(path_of(config.source.path))
     return _dump(path, files, config.source, cache or {}, {} if fresh is None else fresh) if files else None
 
 
@@ -176,33 +176,36 @@ def dump_at(config: Pipeline, date: dt.date) -> Dump | None:
     return _dump(*paths[date], config.source, {}, {}) if date in paths else None
 
 
-def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fresh: Cache) -> Dump:
+def _dump(path: str, files: tuple[str, ...], source: Source, cache: Cache, fresh: Cache) -> Dump:
     """The files as they are now. Where their paths name nodes, those are a part of what the dump says."""
-    size, hashes, here = 0, [], list[Path]()
-    for file in files:
-        name = str(file)
+    size, hashes, here = 0, [], list[str]()
+    for name in files:
         try:
-            num_bytes, digest, fresh[name] = _hashed(file, cache)
+            num_bytes, digest, fresh[name] = _hashed(name, cache)
         except OSError:  # measuring it tells why, and only this date fails
             num_bytes, digest, fresh[name] = 0, "unreadable", []
         size += num_bytes
         hashes.append(digest)
-        here.append(copy_of(file, digest) if isinstance(file, ObjectName) and fresh[name] else file)
-    named = [node_of(file, source.path) for file in files] if NODE in source.path else []
+        here.append(str(copy_of(ObjectName(name), digest)) if is_remote(name) and fresh[name] else name)
+    named = [node_of(path_of(name), source.path) for name in files] if NODE in source.path else []
     whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
     return Dump(
-        path=path, size=size, hash=whole, files=tuple(here), hashes=tuple(hashes), typed=is_typed(files, source.format)
+        name=path,
+        size=size,
+        hash=whole,
+        file_names=tuple(here),
+        hashes=tuple(hashes),
+        typed=is_typed(files, source.format),
     )
 
 
-def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
-    if isinstance(path, ObjectName):
-        return _hashed_object(path, cache)
-    name = str(path)
+def _hashed(name: str, cache: Cache) -> tuple[int, str, list[Any]]:
+    if is_remote(name):
+        return _hashed_object(ObjectName(name), cache)
     status = os.stat(name)
     stamp: list[Any] = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
     known = cache.get(name)
-    row = known if known and known[:4] == stamp else [*stamp, hash_file(path)[1]]
+    row = known if known and known[:4] == stamp else [*stamp, hash_file(name)[1]]
     return status.st_size, row[4], row
 
 

@@ -38,10 +38,10 @@ class Cut:
         """The spills as dumps; messages name the file that they were cut from."""
         return {
             date: Dump(
-                path=self.files[0],
+                name=str(self.files[0]),
                 size=size,
                 hash=digest,
-                files=(self.folder / f"{date}.arrow",),
+                file_names=(str(self.folder / f"{date}.arrow"),),
                 hashes=(digest,),
                 typed=typed,
                 rows=rows,

@@ -40,25 +40,35 @@ ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dump:
-    """One date's raw files as they are now.
+    """One date's raw files as they are now. Paths are made when they are asked for: of most of thousands nobody asks.
 
     Attributes:
-        path: what messages name: the file, or the folder.
+        name: what messages name: the file, or the folder.
         size: bytes of all files.
         hash: of all their bytes, in order.
-        files: in the order in which their rows count.
+        file_names: in the order in which their rows count.
         hashes: of each file.
         typed: its columns have types; of a spill, those of the file that it was cut from.
         rows: of a spill; 0 where it is not known.
     """
 
-    path: Path
+    name: str
     size: int
     hash: str
-    files: tuple[Path, ...]
+    file_names: tuple[str, ...]
     hashes: tuple[str, ...]
     typed: bool = False
     rows: int = 0
+
+    @property
+    def path(self) -> Path:
+        """Its name as a path."""
+        return path_of(self.name)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files as paths."""
+        return tuple(map(path_of, self.file_names))
 
     @property
     def code(self) -> int:
@@ -100,35 +110,36 @@ def _placeholder(match: re.Match[str]) -> str:
     return "{date}" if "-" in match[0] else "{date:%Y%m%d}"
 
 
-def is_typed(files: Sequence[Path], file_format: str) -> bool:
+def is_typed(file_names: Sequence[str], file_format: str) -> bool:
     """Whether the columns of a dump have types, by `pipeline.source.format` or its first file's suffix."""
     if file_format != "auto":
         return file_format in ("parquet", "arrow")
-    return bool(files) and str(files[0]).lower().endswith(TYPED)
+    return bool(file_names) and file_names[0].lower().endswith(TYPED)
 
 
-def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
+def find_dumps(pattern: str) -> dict[dt.date, tuple[str, tuple[str, ...]]]:
     """Returns {date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}`, perhaps `{node}` or `*`.
 
-    A folder stands for all files below it, in order of name.
+    Both are spelled as `Path` spells them. A folder stands for all files below it, in order of name.
 
     Raises:
         UsageError: a date that is none, or two files of one date where the path has no `*`.
     """
     refuse_pattern(pattern)
     style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
-    by_date: dict[dt.date, list[tuple[str, Path]]] = {}
+    by_date: dict[dt.date, list[tuple[str, str]]] = {}
     expression, names, has_node = _expression(pattern), _names(pattern), NODE in pattern
-    kind = ObjectName if is_remote(pattern) else Path
+    as_spelled = str(path_of(pattern)) == pattern  # then so is each name
     for name in names:
         match = expression.fullmatch(name)
         if match and (date := _date_in(match, style)) is not None:
-            by_date.setdefault(date, []).append((match["node"] if has_node else "", kind(name)))
+            spelled = name if as_spelled else str(path_of(name))
+            by_date.setdefault(date, []).append((match["node"] if has_node else "", spelled))
     plain = _plain_files(names)
     return {
         date: (matches[0][1], (matches[0][1],))
-        if len(matches) == 1 and not has_node and str(matches[0][1]) in plain
-        else _one_dump(pattern, date, matches)
+        if len(matches) == 1 and not has_node and matches[0][1] in plain
+        else _one_dump(pattern, date, [(node, path_of(name)) for node, name in matches])
         for date, matches in by_date.items()
     }
 
@@ -144,7 +155,7 @@ def _plain_files(names: Sequence[str]) -> set[str]:
     return files
 
 
-def _one_dump(pattern: str, date: dt.date, matches: Sequence[tuple[str, Path]]) -> tuple[Path, tuple[Path, ...]]:
+def _one_dump(pattern: str, date: dt.date, matches: Sequence[tuple[str, Path]]) -> tuple[str, tuple[str, ...]]:
     """Returns (what messages name, files in order) of a date's matches, under the node that their path names."""
     nodes: dict[str, list[Path]] = {}
     for node, path in matches:
@@ -153,10 +164,10 @@ def _one_dump(pattern: str, date: dt.date, matches: Sequence[tuple[str, Path]]) 
     twice = next((some for some in nodes.values() if len(some) > 1), None)
     if twice and "*" not in pattern:
         raise UsageError(f"two dumps of {date}: {twice[0]} and {twice[1]}", todo="Keep one of them")
-    files = tuple(file for path in paths for file in files_below(path))
+    files = tuple(str(file) for path in paths for file in files_below(path))
     if NODE in pattern:
-        return path_of(place_of(pattern, date)), files
-    return (paths[0].parent if twice else paths[0]), files
+        return str(path_of(place_of(pattern, date))), files
+    return str(paths[0].parent if twice else paths[0]), files
 
 
 def node_of(path: Path, pattern: str) -> str | None:
@@ -221,7 +232,7 @@ def _num_dates(pattern: str) -> int:
         dumps = find_dumps(pattern)
     except UsageError:  # one date twice
         return 0
-    return sum(date.strftime(style) in str(path) for date, (path, _) in dumps.items())
+    return sum(date.strftime(style) in path for date, (path, _) in dumps.items())
 
 
 def _near(pattern: str) -> str:

@@ -86,14 +86,16 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
         if not matches:
             raise _nothing(name)
         return {
-            date: Dump(path=path, size=0, hash="", files=files, hashes=()) for date, (path, files) in matches.items()
+            date: Dump(name=path, size=0, hash="", file_names=files, hashes=())
+            for date, (path, files) in matches.items()
         }, frozenset()
     files = find_files(name)
     if not files or not all(is_remote(file) or file.exists() for file in files):
         raise _nothing(name)
     date = date_of(path_of(name), config.source.path) or (None if config.source.time_columns else UNDATED)
     if date is not None:
-        return {date: Dump(path=path_of(name), size=0, hash="", files=files, hashes=())}, frozenset()
+        dump = Dump(name=str(path_of(name)), size=0, hash="", file_names=tuple(map(str, files)), hashes=())
+        return {date: dump}, frozenset()
     if Path(name).is_dir():
         todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
         raise UsageError("the folder's name has no date", where=Where(file=name), todo=todo)

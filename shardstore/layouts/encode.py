@@ -34,7 +34,12 @@ def last_record(
 
 
 def encode(
-    values_TNF: Floats, features: Sequence[Feature], scale: Scale, cuts: Integers = WHOLE
+    values_TNF: Floats,
+    features: Sequence[Feature],
+    scale: Scale,
+    cuts: Integers = WHOLE,
+    *,
+    over: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
     """Fills, transforms and scales one date: (values [T, N, F] float32, observed [T, N, F] or None if nothing misses).
 
@@ -46,9 +51,10 @@ def encode(
 
     Args:
         cuts: rows at which a piece of the date begins, over whose borders nothing is filled.
+        over: the values are no longer needed, and are that array.
     """
     missing = np.isnan(values_TNF)
-    cells = fill(values_TNF, features, cuts)
+    cells = fill(values_TNF, features, cuts, values_TNF if over else None)
     transform(cells, [feature.transform for feature in features], out=cells)
     gaps = {
         index: gaps_to_fill(values_TNF[:, :, index], feature.fill_limit, cuts)

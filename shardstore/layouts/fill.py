@@ -17,13 +17,14 @@ BLOCK_CELLS = 1 << 18  # whose gaps are looked for at once
 WHOLE = np.zeros(1, dtype=np.int64)  # a date of one piece
 
 
-def fill(values_TNF: Floats, features: Sequence[Feature], cuts: Integers = WHOLE) -> Floats:
+def fill(values_TNF: Floats, features: Sequence[Feature], cuts: Integers = WHOLE, out: Floats | None = None) -> Floats:
     """Fills raw values per feature; what is left empty stays NaN, as does a feature that is filled with its mean.
 
     Args:
+        out: may be the values, which are then changed; None: a copy is made.
         cuts: rows at which a piece of the date begins; nothing is carried from one into the next.
     """
-    filled = values_TNF.copy()
+    filled = values_TNF.copy() if out is None else out
     for index, feature in enumerate(features):
         column_TN = filled[:, :, index]
         if feature.fill == "zero":

@@ -64,7 +64,7 @@ def publish_shard(
             if old and _whole_zarr(root, date, old, (content, arrays), about):
                 name = old.id
                 continue
-            folders.append(_publish_zarr(root, root / "shards" / str(date) / content, arrays, about))
+            folders.append(_publish_zarr(root, root / "shards" / str(date) / content, arrays, about, files))
             name = folders[-1].name
             continue
         key = identity([content, about.to_json(), storage_of(format_name).CODE])
@@ -98,9 +98,9 @@ def _has_arrays(folder: Path, old: Part, arrays: Arrays, about: About) -> bool:
     return True
 
 
-def _publish_zarr(root: Path, final: Path, arrays: Arrays, about: About) -> Path:
+def _publish_zarr(root: Path, final: Path, arrays: Arrays, about: About, files: Files) -> Path:
     with staging_folder(root) as folder:
-        hashes = zarr_raw.write(folder, arrays, [feature.name for feature in about.features])
+        hashes = zarr_raw.write(folder, arrays, [feature.name for feature in about.features], files)
         return publish(root, folder, final, hashes)
 
 

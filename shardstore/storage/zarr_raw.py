@@ -64,10 +64,18 @@ def little_endian(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
-def write(folder: Path, arrays: Mapping[str, Array], feature_names: Sequence[str]) -> dict[str, tuple[int, str]]:
+def write(
+    folder: Path,
+    arrays: Mapping[str, Array],
+    feature_names: Sequence[str],
+    hashes: Mapping[str, tuple[int, str]] | None = None,
+) -> dict[str, tuple[int, str]]:
     """Writes the group into a new folder and returns {path in it: (bytes, xxh3_128)} of every file.
 
     The hashes are taken of the memory that was computed; publishing compares them with what the files hold.
+
+    Args:
+        hashes: {array: (bytes, xxh3_128)} of that memory, where it was hashed already.
     """
     folder.mkdir()
     files = {"zarr.json": _write_bytes(folder / "zarr.json", _formatted(GROUP))}
@@ -78,7 +86,7 @@ def write(folder: Path, arrays: Mapping[str, Array], feature_names: Sequence[str
         files[f"{name}/zarr.json"] = _write_bytes(folder / name / "zarr.json", described)
         with open(folder / chunk_file(name), "xb", buffering=0) as file:
             write_all(file.fileno(), array)
-        files[chunk_file(name)] = (array.nbytes, hash_bytes(array))
+        files[chunk_file(name)] = hashes[name] if hashes else (array.nbytes, hash_bytes(array))
     return files
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dateshard.shardstore.commit import sources_path
 from dateshard.shardstore.errors import DamagedError
-from dateshard.shardstore.identity import seal
+from dateshard.shardstore.identity import RowTexts, canonical, seal, unseal
+from dateshard.shardstore.manifest import manifest_name
 from dateshard.shardstore.sources import Sources
 from tests.conftest import build_world
 
@@ -75,3 +78,60 @@ def test_a_sources_file_of_another_form_is_refused_by_name(written: bytes, case:
     with pytest.raises(DamagedError, match="its content is not that of such a file") as caught:
         Sources.from_json(content, "g1.sources.json")
     assert "g1.sources.json" in str(caught.value)
+
+
+class Named:
+    """A row that says when it is spelled."""
+
+    def __init__(self, spelled: list[str], name: str) -> None:
+        self.spelled, self.name = spelled, name
+
+    def to_json(self) -> dict[str, Any]:
+        self.spelled.append(self.name)
+        return {"anew": self.name}
+
+
+def test_a_row_that_stays_keeps_its_text_and_only_others_are_spelled(written: bytes) -> None:
+    content = json.loads(written)["content"]
+    two = {"failed": {"2024-03-05": FAILED, "2024-03-06": FAILED}}  # rows like those of dates, behind them
+    spelled: list[str] = []
+    rows = {dt.date.fromisoformat(day): Named(spelled, day) for day in content["dates"]}
+    texts, (first, second, last) = RowTexts(), rows
+    texts.learn(rows, seal(content | two))
+    other = {**rows, second: Named(spelled, "other")}
+    expected = {str(first): content["dates"][str(first)], str(second): {"anew": "other"}, str(last): {"anew": str(last)}}
+    assert texts.spell(other).encode() + b"\n" == canonical(expected)
+    assert spelled == ["other", str(last)]  # with the last one stands what follows it in the file
+    assert texts.spell(other).encode() + b"\n" == canonical(expected)
+    assert spelled == ["other", str(last)]
+
+
+@pytest.mark.parametrize("case", ["another date", "one date less", "white space", "a flipped bit"])
+def test_a_text_is_only_taken_of_a_file_that_holds_just_these_rows(written: bytes, case: str) -> None:
+    content = json.loads(written)["content"]
+    spelled: list[str] = []
+    rows = {dt.date.fromisoformat(day): Named(spelled, day) for day in content["dates"]}
+    if case == "another date":
+        content["dates"]["2024-03-09"] = content["dates"].pop(str(list(rows)[1]))
+    elif case == "one date less":
+        del content["dates"][str(list(rows)[1])]
+    data = seal(content)
+    if case == "white space":
+        data = seal({}, {"dates": json.dumps(content["dates"])})
+    if case == "a flipped bit":
+        data = data.replace(b'"weight":', b'"weighs":', 1)
+    texts = RowTexts()
+    texts.learn(rows, data)
+    assert json.loads(texts.spell(rows)) == {str(date): {"anew": str(date)} for date in rows}
+
+
+def test_each_generation_has_the_bytes_of_one_that_is_spelled_anew(tmp_path: Path) -> None:
+    world = build_world(tmp_path, 5)
+    world.prepare()
+    world.write_day(2, seed=9)
+    world.prepare()
+    world.prepare(refit=True)
+    for number in (1, 2, 3):
+        sources, manifest = sources_path(world.store, number), world.store / "manifests" / manifest_name(number)
+        for data in (sources.read_bytes(), manifest.read_bytes()):
+            assert data == seal(unseal(data, "file"))

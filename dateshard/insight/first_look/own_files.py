@@ -92,7 +92,7 @@ def _by_date(place: Path, dated: dict[Path, str], others: Sequence[Path]) -> Own
         joined = (most, None)
     path, by_node = str(place / joined[0]), None if joined[1] is None else str(place / joined[1])
     dumps = find_dumps(path)
-    files = tuple(file for _, several in dumps.values() for file in several)
+    files = tuple(Path(file) for _, several in dumps.values() for file in several)
     dates = tuple(date for date, (_, several) in dumps.items() for _ in several)
     return OwnFiles(path=path, by_node=by_node, files=files, dates=dates, others=tuple(others))
 

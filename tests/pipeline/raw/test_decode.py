@@ -321,7 +321,7 @@ def test_files_of_a_date_may_go_on_after_it(tmp_path: Path) -> None:
     for name in ("2024-03-01.csv", "2024-03-01-b.csv", "20240302_b.csv"):
         (tmp_path / name).touch()
     found = find_dumps(str(tmp_path / "{date}*.csv"))
-    assert {date: [file.name for file in files] for date, (_, files) in found.items()} == {
+    assert {date: [Path(file).name for file in files] for date, (_, files) in found.items()} == {
         dt.date(2024, 3, 1): ["2024-03-01-b.csv", "2024-03-01.csv"]
     }
     assert list(find_dumps(str(tmp_path / "{date:%Y%m%d}*.csv"))) == [dt.date(2024, 3, 2)]

@@ -191,7 +191,7 @@ def test_two_files_of_one_node_and_date_are_refused(tmp_path: Path) -> None:
         find_dumps(str(tmp_path / "{node}_{date}.csv"))
     (tmp_path / "a_2024-3-1.csv").unlink()
     ((path, files),) = find_dumps(str(tmp_path / "{node}_{date}.csv")).values()
-    assert (path.name, [file.name for file in files]) == (
+    assert (Path(path).name, [Path(file).name for file in files]) == (
         "{node}_2024-03-01.csv",
         ["a_2024-03-01.csv", "b_2024-03-01.csv"],
     )

@@ -44,7 +44,8 @@ def shard_of(world: World, path: Path, date: dt.date) -> tuple[np.ndarray, np.nd
     """(values, mask) as the two acts publish them for such a dump."""
     dataset = world.open()
     size, digest = hash_file(path)
-    dump, config = Dump(path=path, size=size, hash=digest, files=(path,), hashes=(digest,)), settings_of(dataset)
+    dump = Dump(name=str(path), size=size, hash=digest, file_names=(str(path),), hashes=(digest,))
+    config = settings_of(dataset)
     key = digest[:16]
     measure_date(world.store, dump, date, key, config, table_of(dataset, config), MEMORY)
     done = normalise_date(world.store, date, key, config, target_of(dataset), MEMORY)
