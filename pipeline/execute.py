@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dateshard.pipeline import account
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.execution.engines import EngineRequest, engine_for
+from dateshard.pipeline.execution.hashing import hashing_ahead
 from dateshard.pipeline.execution.job import FailedFastError, Job, PreprocessProgress
 from dateshard.pipeline.execution.measuring import measure_all
 from dateshard.pipeline.execution.merging import merge, report_drift
@@ -74,7 +75,8 @@ def preprocess(
                 done = cut(root, config, whole, memory_bytes)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
         with stop.at_once(), nothing_to_collect():
-            seen, about, cache = observe(config, root, current)
+            ahead = None if cluster else hashing_ahead(num_workers, start=memory_bytes is None)
+            seen, about, cache = observe(config, root, current, ahead)
             plan = make_plan(config, seen, wish)
         if current is None:
             refuse_no_match(seen)

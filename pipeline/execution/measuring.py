@@ -40,10 +40,12 @@ def measure_all(job: Job, progress: PreprocessProgress) -> Iterator[Event]:
 
 
 def measure(job: Job, progress: PreprocessProgress, keys: Mapping[dt.date, str]) -> Iterator[Event]:
-    """Measures these dates, each under its staged key."""
+    """Measures these dates, each under its staged key. Several workers begin with the largest dumps: they end together."""
     names, tasks = progress.seen.node_names, list[Task]()
     config = spilled(progress.named) if job.config.source.cut_first else progress.named
-    for date, key in keys.items():
+    dates = keys if job.workers.num_workers == 1 else sorted(keys, key=lambda date: -progress.seen.dumps[date].size)
+    for date in dates:
+        key = keys[date]
         arguments = (job.writer.root, progress.seen.dumps[date], date, key, config, names, job.worker_bytes)
         act = measure_date if config.store.nodes_per_part is None else measure_in_parts
         tasks.append((date, act, arguments))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.times.calendar import UNDATED
 
 Cache = dict[str, list[Any]]
+HashNew = Callable[[Sequence[str]], Cache]  # of files that nobody saw yet; one that cannot be read is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,18 @@ class AboutNodes:
 
 
 @nothing_to_collect()
-def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, AboutNodes, Cache]:
-    """Everything that `make_plan` needs, what the configuration says of nodes, and the cache of dump hashes as it is now."""
+def observe(
+    config: Pipeline, root: Path, current: Committed | None, hash_new: HashNew | None = None
+) -> tuple[Observed, AboutNodes, Cache]:
+    """Everything that `make_plan` needs, what the configuration says of nodes, and the cache of dump hashes as it is now.
+
+    Args:
+        hash_new: hashes the dumps of dates that nobody saw yet, if not one after the other.
+    """
     if config.calendar:
         is_holiday(UNDATED, config.calendar.country, config.calendar.subdivision)  # refused before anything is read
     cache, fresh = _read_cache(root), Cache()
-    dumps, to_cut = _dumps(config, root, cache, fresh)
+    dumps, to_cut = _dumps(config, root, cache, fresh, hash_new)
     about = AboutNodes(_table(config.nodes), None, lists=config.lists_nodes)
     edges = _edges(config.nodes)
     if edges and about.nodes:
@@ -107,16 +114,22 @@ def _edges(nodes: NodeTable | None) -> EdgeRows | None:
         return replace(read_edges(str(path)), path=path_of(nodes.edges))
 
 
-def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
+def _dumps(
+    config: Pipeline, root: Path, cache: Cache, fresh: Cache, hash_new: HashNew | None = None
+) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if config.source.undated:
         whole = whole_file(config, cache, fresh)
         return {UNDATED: whole} if whole else {}, None
     if not config.source.cut_first:
         paths = find_dumps(config.source.path)
         source = config.source
+        every = [name for _, several in paths.values() for name in several]
         if is_remote(source.path):
-            names = [ObjectName(name) for _, several in paths.values() for name in several]
+            names = map(ObjectName, every)
             hash_objects(name for name in names if not _is_known(facts_of(name), cache.get(str(name))))
+        elif hash_new:
+            new = [name for name in every if name not in cache]
+            cache |= hash_new(new) if len(new) > 1 else {}
         return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in paths.items()}, None
     whole = whole_file(config, cache, fresh)
     if whole is None:
@@ -202,11 +215,24 @@ def _dump(path: str, files: tuple[str, ...], source: Source, cache: Cache, fresh
 def _hashed(name: str, cache: Cache) -> tuple[int, str, list[Any]]:
     if is_remote(name):
         return _hashed_object(ObjectName(name), cache)
+    stamp, known = _stamp(name), cache.get(name)
+    row = known if known and known[:4] == stamp else stamped_hash(name)
+    return row[0], row[4], row
+
+
+def _stamp(name: str) -> list[Any]:
+    """What the file system says of a file, which changes whenever the file does."""
     status = os.stat(name)
-    stamp: list[Any] = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
-    known = cache.get(name)
-    row = known if known and known[:4] == stamp else [*stamp, hash_file(name)[1]]
-    return status.st_size, row[4], row
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+
+
+def stamped_hash(name: str) -> list[Any]:
+    """The row of a file in the cache of hashes. The file is looked at first: a hash is never older than its times.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return [*_stamp(name), hash_file(name)[1]]
 
 
 def _is_known(facts: ObjectFacts, row: list[Any] | None) -> bool:

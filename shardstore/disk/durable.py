@@ -51,16 +51,27 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _load_syncfs() -> Callable[[int], int] | None:
+def _load(name: str, *kinds: type) -> Callable[..., int] | None:
+    """A call of Linux's C library; None where there is none."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        return ctypes.CDLL(None, use_errno=True).syncfs
+        call: Callable[..., int] = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
+    call.argtypes = kinds  # type: ignore[attr-defined]
+    return call
 
 
-_syncfs = _load_syncfs()
+_syncfs = _load("syncfs", ctypes.c_int)
+_sync_file_range = _load("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+BEGIN_WRITING = 2  # SYNC_FILE_RANGE_WRITE: of all dirty pages, without waiting for them
+
+
+def begin_writing(descriptor: int) -> None:
+    """Lets the disk begin with what was written to an open file: whoever flushes it later waits less. Promises nothing."""
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, 0, 0, BEGIN_WRITING)
 
 
 class Flusher:

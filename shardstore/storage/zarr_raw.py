@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dateshard.shardstore.disk.durable import begin_writing
 from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.shardstore.identity import hash_bytes
 
@@ -96,10 +97,13 @@ def _described(name: str, shape: tuple[int, ...], dtype: str, feature_names: tup
 
 
 def write_all(descriptor: int, array: Array) -> None:
-    """Plain writes until all of the buffer is out (a writable map would end in SIGBUS on a full disk)."""
+    """Plain writes until all of the buffer is out (a writable map would end in SIGBUS on a full disk).
+
+    The disk begins at once: a commit waits for what is left."""
     view = array.data.cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
+    begin_writing(descriptor)
 
 
 def attributes_of(name: str, feature_names: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -12,7 +13,18 @@ import numpy as np
 import pytest
 
 from dateshard.shardstore.disk.durable import BLOCK, DIRECT_BYTES, write_file
+from dateshard.shardstore.storage.zarr_raw import write_all
 from dateshard.trainer.data.batch import aligned
+
+CACHESTAT = 451  # a call of Linux since 6.5
+
+
+def dirty_pages(path: Path) -> int | None:
+    """How many pages of a file nobody has begun to write to the disk; None where the kernel does not say (cachestat)."""
+    counts, whole = (ctypes.c_uint64 * 5)(), (ctypes.c_uint64 * 2)(0, 0)
+    with open(path, "rb") as file:
+        refused = ctypes.CDLL(None).syscall(CACHESTAT, file.fileno(), whole, counts, 0)
+    return None if refused else counts[1]
 
 
 def filled(num_bytes: int, shift: int = 0) -> memoryview:
@@ -73,3 +85,10 @@ def test_a_full_disk_is_told_and_names_the_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left") as caught:
         write_file(tmp_path / "file", filled(DIRECT_BYTES))
     assert caught.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.skipif(dirty_pages(Path(__file__)) is None, reason="the kernel does not tell of a file's pages")
+def test_the_disk_begins_with_what_was_written_before_anybody_waits_for_it(tmp_path: Path) -> None:
+    with open(tmp_path / "file", "xb", buffering=0) as file:
+        write_all(file.fileno(), np.ones(8 << 20, dtype=np.uint8))
+    assert dirty_pages(tmp_path / "file") == 0
