@@ -41,7 +41,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "preparing": "Daily dumps of raw rows to verified, durable shards with global statistics, beside the bare parse of the "
         "same files.",
         "preparing-peers": "The same rows through other libraries, which hash nothing and make nothing durable.",
-        "workers": "Two workers against one.",
+        "workers": "Two workers against one, beside two processes that share nothing, each over half of the dates.",
         "growth": "A store of thousands of dates: nothing to do, one more date, all normalised again.",
         "memory-limit": "What `preprocess --memory-limit` holds beside the limit, on dates that are larger.",
         "memory": "Much more data than memory, under RLIMIT_DATA.",
@@ -161,7 +161,8 @@ README: list[tuple[str, str, Where, Mapping[str, Where]]] = [
          | {f"{told} {{}} times as much": _prepared(suffix, who, THEIRS) for told, who in _TABLES.items()})
         for name, suffix in _SUFFIXES.items()
     ),
-    ("two workers against one, times faster", "workers", (_WORKERS, {"workers": "2"}), {}),
+    ("two workers against one, times faster", "workers", (_WORKERS, {"workers": "2"}),
+     {"two processes that share nothing {}": (_WORKERS, {"workers": "half of the dates each"})}),
     ("`preprocess` with nothing to do over 3,650 dates, CPU s", "growth", _growth("nothing: many"),
      {"over 14 dates {}": _growth("nothing: few")}),
     ("`preprocess` of one new date beside 3,650, CPU s", "growth", _growth("append: many"),

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,12 @@ TOLD = {
 }  # fmt: skip
 
 
-def write_raw(folder: Path, dates: int, rows: int) -> None:
-    """CSV and Parquet of each date: 512 nodes, four features; seconds out of order, 1 % sent again, 1 % gaps."""
+def write_raw(folder: Path, dates: int, rows: int, suffixes: Sequence[str] = ("csv", "parquet")) -> None:
+    """CSV, Parquet or both of each date: 512 nodes, four features; seconds out of order, 1 % sent again, 1 % gaps."""
     day_ms = 86_400_000
     for index in range(dates):
         day = FIRST + dt.timedelta(days=index)
-        paths = {suffix: folder / suffix / f"{day}.{suffix}" for suffix in ("csv", "parquet")}
+        paths = {suffix: folder / suffix / f"{day}.{suffix}" for suffix in suffixes}
         if all(path.exists() for path in paths.values()):
             continue
         drawn = np.random.default_rng([17, index])
@@ -65,8 +66,10 @@ def write_raw(folder: Path, dates: int, rows: int) -> None:
         frame = pl.DataFrame(columns)
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_csv(paths["csv"], datetime_format="%Y-%m-%dT%H:%M:%S%.3f")
-        frame.write_parquet(paths["parquet"], compression="zstd")
+        if "csv" in paths:
+            frame.write_csv(paths["csv"], datetime_format="%Y-%m-%dT%H:%M:%S%.3f")
+        if "parquet" in paths:
+            frame.write_parquet(paths["parquet"], compression="zstd")
 
 
 def turn(who: str, raw: Path, suffix: str, dates: int, out: Path) -> tuple[ProcessCost, float]:

@@ -1,38 +1,72 @@
-"""Two workers against one: the real `dateshard preprocess`, interleaved, on synthetic traffic dumps.
+"""Two workers against one: the real `dateshard preprocess`, by turns, beside what two cores give when nothing is shared.
 
-    python bench/workers.py [--dates 24] [--sensors 1500] [--rounds 5] [--suffix csv|parquet] [--folder DIR]
+    python bench/workers.py [--dates 24] [--rows 3000000] [--rounds 3] [--small-rounds 5] [--folder DIR]
 
-The machine may be shared: each round runs the variants one after the other, and what counts is the smallest wall time of
-all rounds beside the CPU seconds and the load average. One worker works in the process itself, where polars may decode
-with all cores; `1, one thread` keeps it to one. `busy` is how many cores a variant kept busy: CPU / wall of its best.
+Two cases: dates of 217 MB of CSV (those of preparing_peers.py), and dates of 17 MB. Each round runs all ways once:
+
+- `1, one thread`: one worker, which works in the process itself, on one core.
+- `1`: the same where polars may decode with all cores (of small dates alone).
+- `2`: two workers.
+- `half of the dates each`: two such commands of one thread at once, each over every other date into a store of its own.
+  They share nothing but the machine: what it gives to two processes.
+
+What counts is the least wall time of all rounds, beside CPU seconds with those of all children. `busy` is how many cores
+were kept busy: CPU / wall of the best. A second table has bare loops alone and two at once, in CPU seconds: what two take
+more than one is waiting for the memory that both use. Needs 0.3 GB of disk a large date, and 5 minutes on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import hashlib
 import json
 import os
-import platform
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from dateshard.pipeline.synthetic import City, write_long
+from dateshard.shardstore.identity import hash_file
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from bench.dated import figure, heading, spread, table  # noqa: E402
+from bench.peers.prepare_dates import FEATURES, NAMES  # noqa: E402
+from bench.preparing_peers import write_raw  # noqa: E402
+
 PR_SET_CHILD_SUBREAPER = 36  # orphans of our children become our own
 ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-VARIANTS: dict[str, tuple[int, dict[str, str]]] = {"1, one thread": (1, ONE_THREAD), "1": (1, {}), "2": (2, {})}
+BASE, HALVES = "1, one thread", "half of the dates each"
+HEADS = [
+    "dates", "workers", "wall s, best (median, most)", "CPU s, least", "busy", "peak MB", f"times faster than `{BASE}`",
+]  # fmt: skip
+LOOP_HEADS = ["loop", "one alone, CPU s", "each of two at once, CPU s", "two do in the time of one, times as much"]
+SMALL_DATES, SENSORS = 24, 1500
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Dumps in a folder of their own, with config.yaml, and again in two folders with half of them each."""
+
+    name: str
+    folder: Path
+    halves: tuple[Path, Path]
+    rounds: int
+    ways: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Times:
     """Wall and CPU seconds of every round, children included, and the peak that the command told."""
 
@@ -41,31 +75,73 @@ class Times:
     peak_bytes: int = 0
 
 
-def write_world(folder: Path, num_dates: int, num_sensors: int, suffix: str) -> int:
-    """Dumps and config.yaml in `folder`; returns the dumps' bytes."""
-    city = City(num_sensors=num_sensors)
-    dates = list(city.dates(num_dates))
-    (folder / "raw").mkdir(parents=True)
-    paths = write_long(city, dates, folder / "raw", suffix)
-    source = {"path": f"raw/{{date}}.{suffix}", "time": "timestamp", "node": "sensor_id"}
-    features = {
-        "speed": {"aggregate": "mean", "fill": "forward", "fill_limit": 12},
-        "vehicles": {"aggregate": "sum", "fill": "zero", "transform": "log1p"},
+def large_case(folder: Path, num_dates: int, num_rows: int, rounds: int) -> Case:
+    """Dates of preparing_peers.py: every date is a training date, gaps are carried forward."""
+    write_raw(folder / "written", num_dates, num_rows, ("csv",))
+    pipeline = {
+        "source": {"path": "raw/{date}.csv", "time": "ts", "node": "node", "duplicates": "last"},
+        "nodes": {"table": "nodes.csv", "id": "node"},
+        "step": "1m",
+        "features": {name: {"aggregate": "mean", "fill": "forward", "scale": "zscore"} for name in FEATURES},
     }
-    pipeline = {"source": source, "step": "5m", "features": features, "split": {"train": f"..{dates[-3]}"}}
-    (folder / "config.yaml").write_text(json.dumps({"dataset": "traffic", "pipeline": pipeline}))
-    return sum(path.stat().st_size for path in paths)
+    nodes = "\n".join(["node", *NAMES]) + "\n"
+    return laid_out(
+        folder, sorted((folder / "written" / "csv").iterdir()), pipeline, nodes, (rounds, BASE, "2", HALVES)
+    )
 
 
-def run(folder: Path, num_workers: int, more: dict[str, str], times: Times) -> None:
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    environment = {**os.environ, **more, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "dateshard", "preprocess", "-c", "config.yaml", "--json", "-q", "--workers"]
+def small_case(folder: Path, rounds: int) -> Case:
+    """A generated city's dates: 5-minute steps, nodes as they are found."""
+    city = City(num_sensors=SENSORS)
+    (folder / "written").mkdir(parents=True)
+    paths = write_long(city, list(city.dates(SMALL_DATES)), folder / "written", "csv")
+    pipeline = {
+        "source": {"path": "raw/{date}.csv", "time": "timestamp", "node": "sensor_id"},
+        "step": "5m",
+        "features": {
+            "speed": {"aggregate": "mean", "fill": "forward", "fill_limit": 12},
+            "vehicles": {"aggregate": "sum", "fill": "zero", "transform": "log1p"},
+        },
+    }
+    return laid_out(folder, sorted(paths), pipeline, "", (rounds, BASE, "1", "2", HALVES))
+
+
+def laid_out(folder: Path, paths: list[Path], pipeline: dict[str, Any], nodes: str, how: tuple[Any, ...]) -> Case:
+    """Links the dumps into `all`, and every other one into each of two halves, each with a configuration."""
+    for name, chosen in {"all": paths, "0": paths[::2], "1": paths[1::2]}.items():
+        (folder / name / "raw").mkdir(parents=True)
+        for path in chosen:
+            (folder / name / "raw" / path.name).hardlink_to(path)
+        (folder / name / "nodes.csv").write_text(nodes)
+        split = {"train": f"{chosen[0].stem}..{chosen[-1].stem}"}
+        settings = {"dataset": "dates", "pipeline": {**pipeline, "split": split}}
+        (folder / name / "config.yaml").write_text(json.dumps(settings))
+    megabytes = sum(path.stat().st_size for path in paths) / len(paths) / 1e6
+    rounds, *ways = how
+    name = f"{len(paths)} x {megabytes:,.0f} MB"
+    return Case(name, folder / "all", (folder / "0", folder / "1"), rounds, tuple(ways))
+
+
+def run(case: Case, way: str, times: Times) -> None:
+    """Prepares all dates one way, from nothing."""
+    folders = case.halves if way == HALVES else (case.folder,)
+    workers = "2" if way == "2" else "1"
+    environment = {**os.environ, **(ONE_THREAD if way in (BASE, HALVES) else {}), "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "dateshard", "preprocess", "-c", "config.yaml", "--json", "-q", "--workers", workers]
+    for folder in folders:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+    os.sync()  # what an earlier turn left to write is not this one's
     before, began = _reap(), time.monotonic()
-    told = subprocess.run([*words, str(num_workers)], cwd=folder, env=environment, capture_output=True, check=True)
+    commands = [
+        subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    printed = [command.communicate() for command in commands]
     times.wall.append(time.monotonic() - began)
+    if any(command.returncode for command in commands):
+        raise SystemExit(f"{case.name}, {way}: preprocess failed\n{printed}")
     times.cpu.append(_reap() - before)
-    times.peak_bytes = max(times.peak_bytes, json.loads(told.stdout).get("peak_memory_bytes", 0))
+    times.peak_bytes = max(times.peak_bytes, sum(json.loads(text)["peak_memory_bytes"] for text, _ in printed))
 
 
 def _reap() -> float:
@@ -79,41 +155,135 @@ def _reap() -> float:
             return used.ru_utime + used.ru_stime
 
 
-def row(name: str, times: Times, base: Times) -> str:
-    best = min(range(len(times.wall)), key=times.wall.__getitem__)
-    wall, cpu = times.wall[best], min(times.cpu)
-    spread = f"{statistics.median(times.wall):.2f} / {max(times.wall):.2f}"
-    busy, peak = f"{times.cpu[best] / wall:.2f}", f"{times.peak_bytes / 1e6:,.0f}"
-    return f"| {name} | {wall:.2f} | {spread} | {cpu:.2f} | {busy} | {peak} | {min(base.wall) / wall:.2f} |"
+def measured(case: Case) -> list[list[str]]:
+    """The rows of a case: each way once a round."""
+    turns = {way: Times() for way in case.ways}
+    for _ in range(case.rounds):
+        for way in case.ways:
+            run(case, way, turns[way])
+            print(f"{case.name}, {way}: {turns[way].wall[-1]:.2f} s, CPU {turns[way].cpu[-1]:.2f} s", file=sys.stderr)
+    rows = []
+    for way, times in turns.items():
+        best = min(range(case.rounds), key=times.wall.__getitem__)
+        busy, faster = times.cpu[best] / times.wall[best], min(turns[BASE].wall) / times.wall[best]
+        peak = f"{times.peak_bytes / 1e6:,.0f}"
+        rows.append([case.name, way, spread(times.wall), figure(min(times.cpu)), f"{busy:.2f}", peak, f"{faster:.2f}"])
+    return rows
+
+
+def _arithmetic(dump: Path) -> None:
+    numbers = np.ones(20_000)
+    for _ in range(60_000):
+        numbers += 1.0
+
+
+def _copy(dump: Path) -> None:
+    source = np.ones(8 << 20)
+    copied = np.empty_like(source)
+    for _ in range(60):
+        copied[:] = source
+
+
+def _new_memory(dump: Path) -> None:
+    for _ in range(12):
+        np.empty(16 << 20)[::512] = 1
+
+
+def _sha256(dump: Path) -> None:
+    text = bytes(16 << 20)
+    for _ in range(30):
+        hashlib.sha256(text)
+
+
+def _hash_dump(dump: Path) -> None:
+    for _ in range(8):
+        hash_file(dump)
+
+
+def _parse(dump: Path) -> None:
+    import polars as pl
+
+    pl.read_csv(dump)
+
+
+LOOPS: dict[str, Callable[[Path], None]] = {
+    "arithmetic in the cache": _arithmetic, "sha256 in the cache": _sha256, "copying 64 MB": _copy,
+    "touching new memory": _new_memory, "hashing a dump of the page cache": _hash_dump, "polars' bare parse of it": _parse,
+}  # fmt: skip
+
+
+def loop(name: str, dump: Path) -> None:
+    """Runs a loop once to warm up, and again when a line comes; prints the CPU seconds: a wait for memory is among them."""
+    LOOPS[name](dump)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.process_time()
+    LOOPS[name](dump)
+    print(time.process_time() - began, flush=True)
+
+
+def at_once(name: str, dumps: list[Path]) -> float:
+    """CPU seconds of a loop in as many processes at once as dumps: of the one that takes most."""
+    words = [sys.executable, __file__, "--loop", name, "--dump"]
+    environment, pipe = {**os.environ, **ONE_THREAD}, subprocess.PIPE
+    loops = [
+        subprocess.Popen([*words, dump], env=environment, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        for dump in dumps
+    ]
+    pipes = [(process.stdin, process.stdout) for process in loops]
+    for _, printed in pipes:
+        assert printed is not None
+        printed.readline()
+    for given, _ in pipes:
+        assert given is not None
+        given.write("go\n")
+    seconds = max(float(printed.readline()) for _, printed in pipes if printed is not None)
+    for process in loops:
+        process.communicate()
+    return seconds
+
+
+def bare_loops(dumps: list[Path], rounds: int) -> Iterator[list[str]]:
+    """The rows of bare loops, alone and two at once by turns."""
+    for name in LOOPS:
+        turns = [(at_once(name, dumps[:1]), at_once(name, dumps[:2])) for _ in range(rounds)]
+        alone, both = [min(seconds) for seconds in zip(*turns, strict=True)]
+        yield [name, figure(alone), figure(both), f"{2 * alone / both:.2f}"]
+
+
+@contextmanager
+def folder_for(given: Path | None) -> Iterator[Path]:
+    """A temporary folder in the given one, removed at the end."""
+    with tempfile.TemporaryDirectory(dir=given) as name:
+        yield Path(name)
 
 
 def main() -> None:
+    """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dates", type=int, default=24)
-    parser.add_argument("--sensors", type=int, default=1500)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--suffix", choices=["csv", "parquet"], default="csv")
+    parser.add_argument("--rows", type=int, default=3_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small-rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--loop", choices=list(LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument("--dump", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.loop:
+        return loop(asked.loop, asked.dump)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
-        folder = Path(name)
-        size = write_world(folder, asked.dates, asked.sensors, asked.suffix)
-        print(f"\n{time.strftime('%Y-%m-%d')}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores,", end=" ")
-        print(f"Python {platform.python_version()}. {asked.dates} dates of {asked.sensors:,} sensors,", end=" ")
-        print(f"{size / 1e6:,.0f} MB of {asked.suffix}; {asked.rounds} rounds, interleaved; load average", end=" ")
-        print(f"{os.getloadavg()[0]:.1f} before", end=", ", flush=True)
-        found = {name: Times() for name in VARIANTS}
-        for _ in range(asked.rounds):
-            for variant, (num_workers, more) in VARIANTS.items():
-                run(folder, num_workers, more, found[variant])
-        print(f"{os.getloadavg()[0]:.1f} after.\n")
-    print(
-        "| workers | wall s, best | median / most | CPU s, least | busy | peak MB | times faster than `1, one thread` |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for name, times in found.items():
-        print(row(name, times, found["1, one thread"]))
+    with folder_for(asked.folder) as folder:
+        large = large_case(folder / "large", asked.dates, asked.rows, asked.rounds)
+        small = small_case(folder / "small", asked.small_rounds)
+        how = (
+            f"real commands by turns, {large.rounds} rounds of {large.name} of CSV ({asked.rows * 1.01 / 1e6:.2f} M rows x "
+            f"{len(FEATURES)} features), {small.rounds} of {small.name}; least wall time of each"
+        )
+        print(heading("Two workers against one", how), flush=True)
+        loops = list(bare_loops(sorted((large.folder / "raw").iterdir()), asked.rounds))
+        rows = [*measured(large), *measured(small)]
+    print(table(HEADS, rows))
+    print(table(LOOP_HEADS, loops))
 
 
 if __name__ == "__main__":
