@@ -24,6 +24,7 @@ from dateshard.pipeline.raw.public_holidays import put_holidays
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
+from dateshard.shardstore.identity import nothing_to_collect
 from dateshard.shardstore.layouts import reducer_of
 from dateshard.shardstore.layouts.category_codes import own_vocabulary, recode
 from dateshard.shardstore.layouts.encode import encode
@@ -170,8 +171,8 @@ def decoded_dump(
     Raises:
         DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
-    from dateshard.pipeline.raw.decode import decode
-
+    with nothing_to_collect():  # imported once
+        from dateshard.pipeline.raw.decode import decode
     try:
         if not dump.files:
             where, todo = Where(file=str(dump.path), date=date), "Write the dump again, or remove the folder"

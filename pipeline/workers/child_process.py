@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -128,6 +129,8 @@ def bury(worker: WorkerProcess) -> str:
 
 def _serve(connection: Connection, there: Door) -> None:
     """Runs tasks in a worker one by one, until the connection ends. Ends at once with its parent, whatever killed that."""
+    gc.freeze()  # what was imported before the fork
+    gc.enable()
     stand_at(there)  # its errors are read where the parent's are
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -136,9 +136,10 @@ def test_workers_start_with_one_thread_and_without_what_starts_threads() -> None
     heavy = "[m for m in ('polars', 'pyarrow', 'torch', 'zarr') if m in __import__('sys').modules]"
     loaded = "'dateshard.pipeline.config' in __import__('sys').modules"
     decoders = "__import__('os').environ['POLARS_MAX_THREADS']"
+    collected = "__import__('gc').isenabled() and __import__('gc').get_freeze_count() > 0"
     with Workers(2) as workers:
-        results = dict(workers.run([(text, eval, (text,)) for text in (threads, heavy, loaded, decoders)]))
-    assert results == {threads: 2, heavy: [], loaded: True, decoders: "1"}  # 2: one watches the parent
+        results = dict(workers.run([(text, eval, (text,)) for text in (threads, heavy, loaded, decoders, collected)]))
+    assert results == {threads: 2, heavy: [], loaded: True, decoders: "1", collected: True}  # 2: one watches the parent
     assert "PYTHONSAFEPATH" not in os.environ
 
 
