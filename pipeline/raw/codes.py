@@ -31,7 +31,7 @@ class Codes:
         """Returns [R] codes, -1 for a name that the table lacks and for none."""
         known = len(self.names)
         coded = column.cast(self._mapped.dtype)
-        codes_R = coded.to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
+        codes_R = _numbers(coded)
         highest = int(codes_R.max(initial=-1))
         if highest < known:
             return codes_R
@@ -69,6 +69,14 @@ class Codes:
         chosen = sorted((name for name, seen in zip(self.names, used, strict=True) if seen), key=str.encode)
         place = {name: index for index, name in enumerate(chosen)}
         return tuple(chosen), np.asarray([place.get(name, -1) for name in self.names], dtype=np.int64)
+
+
+def _numbers(coded: pl.Series) -> NDArray[np.int32]:
+    """The codes of a mapped column [R], -1 for none: where there is no null they are its own bytes."""
+    numbers = coded.to_physical()
+    if numbers.null_count():
+        return numbers.cast(pl.Int32).fill_null(-1).to_numpy()
+    return numbers.to_numpy().view(np.int32)
 
 
 def _mapping(names: list[str]) -> pl.Series:

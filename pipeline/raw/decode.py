@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,16 @@ from dateshard.pipeline.raw.clocks.doubled_hours import with_instants
 from dateshard.pipeline.raw.clocks.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
-from dateshard.pipeline.raw.formats import Kind, NamePlaces, Request, RowBlock, as_floats, places_in, reader_of
+from dateshard.pipeline.raw.formats import (
+    Kind,
+    NamePlaces,
+    Request,
+    RowBlock,
+    as_floats,
+    places_in,
+    reader_of,
+    texts_in,
+)
 from dateshard.pipeline.raw.object_files import held, shown
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
@@ -133,13 +142,14 @@ def _decode(
     codes, faults, places = Codes(table_nodes), BadRows(config.source.shown_date(date), config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
+    request = replace(request_of(config, date), places_only=True)
     asked = to.keep_places or config.source.duplicates == "refuse"
     spool = Spool(day, len(columns), to.budget_bytes, to.folder, places=asked)
     used = np.zeros(0, dtype=bool)
     empty: NoRowsError | None = None
     for path in files:
         known = ColumnCodes(columns, codes, texts, one_node(path, config.source))
-        pieces = reader_of(path, config.source.format)(path, request_of(config, date))
+        pieces = reader_of(path, config.source.format)(path, request)
         timed = with_instants(pieces, config.source, day)
         try:
             for piece, times, valid in timed:
@@ -281,7 +291,7 @@ def _accept(
         if name in piece.bad:
             texts = piece.bad[name]
             _fault(source.faults.bad_number, NO_TEXT, name, texts, texts.is_not_null().to_numpy(), faults)
-        codes = known.of(frame[name]) if (listed := places_in(piece, name)) is None else known.at(listed)
+        codes = known.of(texts_in(piece, name)) if (listed := places_in(piece, name)) is None else known.at(listed)
         values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
     keep = ~faults.rejected
     place_R = None if place is None else np.arange(place, place + len(keep), dtype=np.int64)
@@ -295,26 +305,32 @@ def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: B
     """Returns [R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
     if columns.one_node is None:
         assert source.who is not None
-        names, column = piece.frame[source.who], source.who
+        column, names = source.who, partial(texts_in, piece, source.who)
         if column in piece.bad:
             texts = piece.bad[column]
             faults.reject(source.faults.missing_node, NO_TEXT, column, texts, texts.is_not_null().to_numpy())
         places = places_in(piece, column)
-        if places is None or _has_nameless(places):
-            without = (names.fill_null("") == "").to_numpy()
-            faults.reject(source.faults.missing_node, nameless(source), column, names, without)
-        code_R = columns.nodes.of(names) if places is None else columns.nodes.at(places)
+        if _has_nameless(names()) if places is None else _lists_nameless(places):
+            without = (names().fill_null("") == "").to_numpy()
+            faults.reject(source.faults.missing_node, nameless(source), column, names(), without)
+        code_R = columns.nodes.of(names()) if places is None else columns.nodes.at(places)
     else:
-        names, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"
-        code_R = np.repeat(columns.nodes.of(names), len(piece.row_R))
-        names = names.new_from_index(0, len(code_R)) if code_R[0] < 0 else names
-    faults.reject(source.faults.unknown_node, "of an unknown node", column, names, code_R < 0)
+        only, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"
+        code_R = np.repeat(columns.nodes.of(only), len(piece.row_R))
+        names = partial(only.new_from_index, 0, len(code_R))
+    if (unknown := code_R < 0).any():
+        faults.reject(source.faults.unknown_node, "of an unknown node", column, names(), unknown)
     return code_R
 
 
-def _has_nameless(places: NamePlaces) -> bool:
+def _has_nameless(names: pl.Series) -> bool:
+    """Whether some name is none."""
+    return bool(names.null_count() or (names == "").any())
+
+
+def _lists_nameless(places: NamePlaces) -> bool:
     """Whether a row may be of no node."""
-    return bool((places.place_R < 0).any() or places.names.null_count() or (places.names == "").any())
+    return bool((places.place_R < 0).any()) or _has_nameless(places.names)
 
 
 def _numbers(

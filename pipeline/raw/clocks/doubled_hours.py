@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.raw.clocks.times import Instants, Spelling, Valid, changes_offset, instants
-from dateshard.pipeline.raw.formats import RaggedRowBlock, RowBlock
+from dateshard.pipeline.raw.formats import ListedRowBlock, RaggedRowBlock, RowBlock, texts_in
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.times.calendar import Day
 
@@ -63,6 +63,9 @@ def _rows(piece: RowBlock, chosen: NDArray[np.bool_]) -> RowBlock:
     mask = pl.Series(chosen)
     bad = {name: texts.filter(mask) for name, texts in piece.bad.items()}
     rows = replace(piece, frame=piece.frame.filter(mask), row_R=piece.row_R[chosen], bad=bad)
+    if isinstance(rows, ListedRowBlock):
+        listed = {name: replace(of, place_R=of.place_R[chosen]) for name, of in rows.places.items()}
+        return replace(rows, places=listed)
     return replace(rows, texts=rows.texts.filter(mask)) if isinstance(rows, RaggedRowBlock) else rows
 
 
@@ -95,7 +98,7 @@ class _Held:
     def _nodes(self) -> pl.Series | None:
         if self.source.who is None:
             return None
-        return pl.concat([piece.frame[self.source.who] for piece in self.pieces])
+        return pl.concat([texts_in(piece, self.source.who) for piece in self.pieces])
 
 
 def _groups(times_R: Instants, nodes: pl.Series | None) -> NDArray[np.int64]:

@@ -49,6 +49,7 @@ class Request:
         others: pattern of further columns that are read as numbers (a wide dump's nodes); None for none.
         numeric_time: the time column holds numbers.
         ragged: rows of a CSV with another number of fields than its header are kept in a `RaggedRowBlock`, and not refused.
+        places_only: texts that a file keeps as places in a list need not stand in the frame too.
         date: for messages; None while a file of many dates is cut.
         keys: {name: what of the configuration names that column}, for messages.
     """
@@ -58,6 +59,7 @@ class Request:
     others: str | None = None
     numeric_time: bool = False
     ragged: bool = False
+    places_only: bool = False
     date: dt.date | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
 
@@ -144,7 +146,11 @@ class RowBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRowBlock(RowBlock):
-    """Rows of a file that keeps texts as places in a list: `places` are those columns of `frame` once more."""
+    """Rows of a file that keeps texts as places in a list.
+
+    Attributes:
+        places: of those columns. `frame` has them too, unless `Request.places_only` was asked.
+    """
 
     places: Mapping[str, NamePlaces]
 
@@ -289,6 +295,15 @@ def with_numbers(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pl.Dat
 def places_in(block: RowBlock, column: str) -> NamePlaces | None:
     """A text column as places in a list, where its file keeps it so."""
     return block.places.get(column) if isinstance(block, ListedRowBlock) else None
+
+
+def texts_in(block: RowBlock, column: str) -> pl.Series:
+    """A text column as texts, also where the block has their places alone."""
+    if column in block.frame.columns:
+        return block.frame[column]
+    places = places_in(block, column)
+    assert places is not None, "a wanted column is in the frame, or it is listed"
+    return places.texts()
 
 
 Piece = RowBlock  # the name that formats of one's own were written with

@@ -51,7 +51,7 @@ def read_parquet(path: Path, request: Request) -> Iterator[RowBlock]:
         streamed = {"pre_buffer": False, "buffer_size": BUFFER_BYTES}  # else a whole row group is read ahead
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts, **streamed) as again:
             batches = again.iter_batches(read_rows(len(kinds)), columns=list(kinds), use_threads=False)
-            yield from _pieces(_validated(batches, list(kinds)), path, kinds)
+            yield from _pieces(_validated(batches, list(kinds)), path, kinds, places_only=request.places_only)
 
 
 def read_arrow(path: Path, request: Request) -> Iterator[RowBlock]:
@@ -68,7 +68,7 @@ def read_arrow(path: Path, request: Request) -> Iterator[RowBlock]:
             _refuse_types(reader.schema, kinds, path, request)
             batches = (reader.get_batch(k) for k in range(reader.num_record_batches)) if is_file else iter(reader)
             empty = True
-            for piece in _pieces(_validated(batches, list(kinds)), path, kinds):
+            for piece in _pieces(_validated(batches, list(kinds)), path, kinds, places_only=request.places_only):
                 empty = False
                 yield piece
             if empty:
@@ -86,7 +86,7 @@ def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
         yield chosen
 
 
-def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Iterator[RowBlock]:
+def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind], *, places_only: bool) -> Iterator[RowBlock]:
     row, lists, named = 1, dict[str, tuple[Any, pl.Series | None]](), [k for k, kind in kinds.items() if kind == "text"]
     for batch in batches:
         if not batch.num_rows:
@@ -97,9 +97,10 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
         frame = pl.from_arrow(bare)  # without the schema's metadata: polars panics where that is damaged
         assert isinstance(frame, pl.DataFrame)
         texts = [name for name in named if name not in places]
-        listed = [of.texts().alias(name) for name, of in places.items()]
-        frame = frame.with_columns([as_names(frame[name]) for name in texts] + listed).select(*kinds)
-        frame, bad = with_numbers(frame, kinds)
+        kept = {} if places_only and frame.width else places  # a frame without a column has no rows
+        listed = [of.texts().alias(name) for name, of in kept.items()]
+        frame = frame.with_columns([as_names(frame[name]) for name in texts] + listed)
+        frame, bad = with_numbers(frame.select(name for name in kinds if name in frame.columns), kinds)
         rows = np.arange(row, row + len(frame), dtype=np.int64)
         yield ListedRowBlock(path, frame, rows, bad, places=places)
         row += len(frame)

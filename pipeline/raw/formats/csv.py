@@ -80,7 +80,8 @@ def _rows_of(block: bytes, file: _File, row: int, *, exact: bool = False) -> tup
     count, blank, ragged = _check_fields(block, file, row, exact=exact)
     rest = block if ragged is None else ragged.rest
     kept = _without(rest, blank, file.dialect) if len(blank) else rest
-    rows = np.delete(np.arange(row, row + count, dtype=np.int64), blank)
+    rows = np.arange(row, row + count, dtype=np.int64)
+    rows = np.delete(rows, blank) if len(blank) else rows
     if not len(rows):
         return count, None
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import itertools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -281,6 +283,14 @@ def test_a_doubled_hour_is_told_apart_by_the_order_of_a_nodes_rows(
     done = world.prepare()
     assert (done.rows["read"], done.rows["accepted"]) == (len(rows), len(rows))
     assert done.rows["by_date"][FALL]["duplicates"]["dropped"] == 0
+
+
+def test_a_doubled_hour_of_a_parquet_file_is_told_apart_as_that_of_its_text(read_dump: Dump) -> None:
+    """Its nodes are places in a list, which go with their rows."""
+    data, file = fall([(clock, node) for clock in HALF_HOURS for node in "ab"]), io.BytesIO()
+    pl.read_csv(data.encode(), schema_overrides={"time": pl.String}).write_parquet(file)
+    source = {"date": FALL, "timezone": BERLIN, "ambiguous": "infer"}
+    assert read_dump(file.getvalue(), "x.parquet", **source) == read_dump(data, **source)
 
 
 def test_an_order_that_tells_nothing_is_refused(read_dump: Dump) -> None:
