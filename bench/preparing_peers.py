@@ -5,6 +5,8 @@
 Each turn is a process of its own in the environment of its library, one thread (bench/peers/environments.toml). What each
 does, and what it leaves out: bench/peers/prepare_dates.py. What they make is compared: but for a factor and an offset a
 feature (their statistics are of rows, dateshard's of cells) it must agree. Needs 0.3 GB a date below --folder.
+Bytecode lies in a cache, as that of an installed program does: a turn of each that makes it goes before those that count. A
+decoded day has 8 bytes of time, 4 of node and 8 a value in each row; above imports is what a process held after them.
 `--who parse`, the default of `make bench`, is polars alone that reads each dump once: it needs no other environment.
 """
 
@@ -16,6 +18,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,7 @@ TOLD = {
     "parse": "polars, bare parse", "polars": "polars, two passes", "duckdb": "duckdb, two queries",
     "datasets": "HF datasets",
 }  # fmt: skip
+ROW_BYTES = 8 + 4 + 8 * len(FEATURES)
 
 
 def write_raw(folder: Path, dates: int, rows: int, suffixes: Sequence[str] = ("csv", "parquet")) -> None:
@@ -72,15 +76,27 @@ def write_raw(folder: Path, dates: int, rows: int, suffixes: Sequence[str] = ("c
             frame.write_parquet(paths["parquet"], compression="zstd")
 
 
-def turn(who: str, raw: Path, suffix: str, dates: int, out: Path) -> tuple[ProcessCost, float]:
-    """One process: what it took, and its CPU seconds without imports."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One process: what it took, its CPU seconds without imports, and what it held after them."""
+
+    whole: ProcessCost
+    alone: float
+    held: int
+
+
+def turn(who: str, raw: Path, suffix: str, dates: int, out: Path) -> Turn:
+    """Lets a library prepare the dates once."""
     python = python_of(WHO[who]) if WHO[who] else Path(sys.executable)
     script = ROOT / "bench" / "peers" / "prepare_dates.py"
     words = [python, script, "--who", who, "--raw", raw, "--suffix", suffix, "--dates", str(dates), "--out", out / who]
     threads = dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
-    cost = process_cost(words, out, os.environ | threads | {"HF_DATASETS_OFFLINE": "1", "PYTHONWARNINGS": "ignore"})
-    told = [line for line in (out / "log").read_text().splitlines() if line.startswith('{"who"')]
-    return cost, json.loads(told[-1])["cpu"]
+    cached = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(out / "bytecode" / WHO[who])}
+    silent = {"HF_DATASETS_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    cost = process_cost(words, out, os.environ | threads | cached | silent)
+    printed = [line for line in (out / "log").read_text().splitlines() if line.startswith('{"who"')]
+    facts = json.loads(printed[-1])
+    return Turn(cost, facts["cpu"], facts["held"])
 
 
 def refuse_unlike(who: str, out: Path) -> None:
@@ -116,20 +132,22 @@ def main() -> None:
         (folder / "out").mkdir(parents=True, exist_ok=True)
         write_raw(folder / "raw", asked.dates, asked.rows)
         for suffix in asked.suffixes.split(","):
-            turns: dict[str, list[tuple[ProcessCost, float]]] = {name: [] for name in who}
-            for _ in range(asked.repeats):
+            turns: dict[str, list[Turn]] = {name: [] for name in who}
+            for number in range(asked.repeats + 1):
                 for name in who:
-                    turns[name].append(turn(name, folder / "raw", suffix, asked.dates, folder / "out"))
+                    made = turn(name, folder / "raw", suffix, asked.dates, folder / "out")
+                    turns[name] += [made] if number else []  # the first one makes the bytecode
                     if name not in ("dateshard", "parse"):
                         refuse_unlike(name, folder / "out")
-            whole, alone = (
-                {name: [one[k].cpu if k == 0 else one[k] for one in turns[name]] for name in who} for k in (0, 1)
-            )  # fmt: skip
+            whole = {name: [made.whole.cpu for made in turns[name]] for name in who}
+            alone = {name: [made.alone for made in turns[name]] for name in who}
             for name in who:
-                peak = min(one[0].peak for one in turns[name]) / 1e6
+                peak = min(made.whole.peak for made in turns[name]) / 1e6
+                above = min(made.whole.peak - made.held for made in turns[name]) / (asked.rows * 1.01 * ROW_BYTES)
                 costs = [spread([value / asked.dates for value in of[name]]) for of in (whole, alone)]
                 ratios = [figure(min(of[name]) / min(of["dateshard"])) for of in (whole, alone)]
-                rows.append([suffix, TOLD.get(name, name), costs[0], ratios[0], costs[1], ratios[1], f"{peak:,.0f}"])
+                sizes = [f"{peak:,.0f}", figure(above)]
+                rows.append([suffix, TOLD.get(name, name), costs[0], ratios[0], costs[1], ratios[1], *sizes])
                 print(rows[-1], file=sys.stderr, flush=True)
     how = (
         f"{asked.dates} dates of {asked.rows * 1.01 / 1e6:.2f} M rows x 4 features, CPU s a date, least (median, most) of "
@@ -144,6 +162,7 @@ def main() -> None:
         "without imports",
         "times dateshard's without",
         "peak MB",
+        "peak above imports / decoded day",
     ]
     text = (
         heading("Preparing beside others", f"{how}; {versions or 'polars ' + pl.__version__}")
