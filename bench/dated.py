@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-Where = tuple[
-    str, Mapping[str, str]
-]  # the head of a column, and other cells of the row, or what stands there before a comma
+Where = tuple[str, Mapping[str, str]]  # the head of a column, and with which words other cells of the row begin
 
 
 def heading(what: str, how: str) -> str:
@@ -87,10 +85,16 @@ def _read(path: Path, day: str, minute: str | None) -> DatedResult:
     return DatedResult(path, when, next(line for line in lines if line and line[0] not in "#|"), tables)
 
 
-def cell(result: DatedResult, where: Where) -> str | None:
-    """The first cell in a column of a row with such cells; None if there is none."""
-    head, cells_of = where
+def cells(result: DatedResult, where: Where) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The cells in a column of the rows with such cells, each with its row."""
+    head, begins = where
     for row in result.rows:
-        if head in row and all(f"{row.get(name)},".startswith(f"{start},") for name, start in cells_of.items()):
-            return row[head]
-    return None
+        if head in row and all(
+            re.match(rf"{re.escape(begin)}(?!\w)", row.get(name, "")) for name, begin in begins.items()
+        ):
+            yield row[head], row
+
+
+def cell(result: DatedResult, where: Where) -> str | None:
+    """The first of them; None if there is none."""
+    return next((text for text, _ in cells(result, where)), None)

@@ -5,12 +5,13 @@ A goal is held where all of these hold it. A kind without a result, or whose res
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from bench.dated import cell, figure, kept, table
+from bench.dated import DatedResult, cell, cells, figure, kept, table
 
 GOALS: dict[str, list[dict[str, Any]]] = tomllib.loads((Path(__file__).parent / "goals.toml").read_text())
 TIMES = 3
@@ -56,13 +57,20 @@ def _why(goal: dict[str, Any]) -> str:
     return f": {goal['why']}" if "why" in goal else ""
 
 
-def value(result: Any, goal: dict[str, Any]) -> float | None:
-    """The figure of a goal in one result; None if its cell is not there."""
-    number = _number(cell(result, (goal["head"], goal["row"])), goal)
-    if number is None or "over" not in goal:
-        return number
-    under = _number(cell(result, (goal.get("over_head", goal["head"]), goal["over"])), goal)
-    return None if under is None else number / under
+def value(result: DatedResult, goal: dict[str, Any]) -> float | None:
+    """The figure of a goal in one result, of several rows the one furthest from the goal; None if its cell is not there."""
+    under, numbers = goal.get("over", {}), list[float]()
+    for text, row in cells(result, (goal["head"], goal["row"])):
+        number, divisor = _number(text, goal), 1.0
+        if under:
+            head = under.get("head", goal["head"])
+            text_under = cell(result, (head, under["row"])) if "row" in under else row[head]
+            divisor = _number(text_under, goal) or math.nan
+        if number is not None and not math.isnan(divisor):
+            numbers.append(number / divisor)
+        if not goal.get("all"):
+            break
+    return (min if "at_least" in goal else max)(numbers) if numbers else None
 
 
 def _number(text: str | None, goal: dict[str, Any]) -> float | None:
