@@ -64,6 +64,12 @@ def test_the_newest_result_has_the_figure_of_every_goal(goal: dict[str, Any]) ->
     assert goal["kind"] in KINDS
 
 
+def test_tests_that_hold_a_goal_are_there() -> None:
+    named = [name for each in GOALS.values() for goal in each for name in goal.get("tests", "").split(", ") if name]
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+
+
 def test_what_the_page_shows_is_what_the_runner_measures() -> None:
     shown = {kind for kinds in SECTIONS.values() for kind in kinds}
     assert shown <= KINDS.keys()
