@@ -5,7 +5,6 @@
 Two cases: dates of 217 MB of CSV (those of preparing_peers.py), and dates of 17 MB. Each round runs all ways once:
 
 - `1, one thread`: one worker, which works in the process itself, on one core.
-- `1`: the same where polars may decode with all cores (of small dates alone).
 - `2`: two workers.
 - `half of the dates each`: two such commands of one thread at once, each over every other date into a store of its own.
   They share nothing but the machine: what it gives to two processes.
@@ -29,7 +28,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,12 +45,12 @@ from bench.preparing_peers import write_raw  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36  # orphans of our children become our own
 ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-BASE, HALVES = "1, one thread", "half of the dates each"
+BASE, TWO, HALVES = WAYS = "1, one thread", "2", "half of the dates each"
 HEADS = [
     "dates", "workers", "wall s, best (median, most)", "CPU s, least", "busy", "peak MB", f"times faster than `{BASE}`",
 ]  # fmt: skip
 LOOP_HEADS = ["loop", "one alone, CPU s", "each of two at once, CPU s", "two do in the time of one, times as much"]
-SMALL_DATES, SENSORS = 24, 1500
+SMALL_DATES, SENSORS, LOOP_ROUNDS = 24, 1500, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,6 @@ class Case:
     folder: Path
     halves: tuple[Path, Path]
     rounds: int
-    ways: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -85,9 +82,7 @@ def large_case(folder: Path, num_dates: int, num_rows: int, rounds: int) -> Case
         "features": {name: {"aggregate": "mean", "fill": "forward", "scale": "zscore"} for name in FEATURES},
     }
     nodes = "\n".join(["node", *NAMES]) + "\n"
-    return laid_out(
-        folder, sorted((folder / "written" / "csv").iterdir()), pipeline, nodes, (rounds, BASE, "2", HALVES)
-    )
+    return laid_out(folder, sorted((folder / "written" / "csv").iterdir()), pipeline, nodes, rounds)
 
 
 def small_case(folder: Path, rounds: int) -> Case:
@@ -103,10 +98,10 @@ def small_case(folder: Path, rounds: int) -> Case:
             "vehicles": {"aggregate": "sum", "fill": "zero", "transform": "log1p"},
         },
     }
-    return laid_out(folder, sorted(paths), pipeline, "", (rounds, BASE, "1", "2", HALVES))
+    return laid_out(folder, sorted(paths), pipeline, "", rounds)
 
 
-def laid_out(folder: Path, paths: list[Path], pipeline: dict[str, Any], nodes: str, how: tuple[Any, ...]) -> Case:
+def laid_out(folder: Path, paths: list[Path], pipeline: dict[str, Any], nodes: str, rounds: int) -> Case:
     """Links the dumps into `all`, and every other one into each of two halves, each with a configuration."""
     for name, chosen in {"all": paths, "0": paths[::2], "1": paths[1::2]}.items():
         (folder / name / "raw").mkdir(parents=True)
@@ -117,16 +112,14 @@ def laid_out(folder: Path, paths: list[Path], pipeline: dict[str, Any], nodes: s
         settings = {"dataset": "dates", "pipeline": {**pipeline, "split": split}}
         (folder / name / "config.yaml").write_text(json.dumps(settings))
     megabytes = sum(path.stat().st_size for path in paths) / len(paths) / 1e6
-    rounds, *ways = how
-    name = f"{len(paths)} x {megabytes:,.0f} MB"
-    return Case(name, folder / "all", (folder / "0", folder / "1"), rounds, tuple(ways))
+    return Case(f"{len(paths)} x {megabytes:,.0f} MB", folder / "all", (folder / "0", folder / "1"), rounds)
 
 
 def run(case: Case, way: str, times: Times) -> None:
     """Prepares all dates one way, from nothing."""
     folders = case.halves if way == HALVES else (case.folder,)
-    workers = "2" if way == "2" else "1"
-    environment = {**os.environ, **(ONE_THREAD if way in (BASE, HALVES) else {}), "PYTHONPATH": str(ROOT)}
+    workers = TWO if way == TWO else "1"
+    environment = {**os.environ, **(ONE_THREAD if way != TWO else {}), "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "dateshard", "preprocess", "-c", "config.yaml", "--json", "-q", "--workers", workers]
     for folder in folders:
         shutil.rmtree(folder / "data", ignore_errors=True)
@@ -157,9 +150,9 @@ def _reap() -> float:
 
 def measured(case: Case) -> list[list[str]]:
     """The rows of a case: each way once a round."""
-    turns = {way: Times() for way in case.ways}
+    turns = {way: Times() for way in WAYS}
     for _ in range(case.rounds):
-        for way in case.ways:
+        for way in WAYS:
             run(case, way, turns[way])
             print(f"{case.name}, {way}: {turns[way].wall[-1]:.2f} s, CPU {turns[way].cpu[-1]:.2f} s", file=sys.stderr)
     rows = []
@@ -243,19 +236,12 @@ def at_once(name: str, dumps: list[Path]) -> float:
     return seconds
 
 
-def bare_loops(dumps: list[Path], rounds: int) -> Iterator[list[str]]:
+def bare_loops(dumps: list[Path]) -> Iterator[list[str]]:
     """The rows of bare loops, alone and two at once by turns."""
     for name in LOOPS:
-        turns = [(at_once(name, dumps[:1]), at_once(name, dumps[:2])) for _ in range(rounds)]
+        turns = [(at_once(name, dumps[:1]), at_once(name, dumps[:2])) for _ in range(LOOP_ROUNDS)]
         alone, both = [min(seconds) for seconds in zip(*turns, strict=True)]
         yield [name, figure(alone), figure(both), f"{2 * alone / both:.2f}"]
-
-
-@contextmanager
-def folder_for(given: Path | None) -> Iterator[Path]:
-    """A temporary folder in the given one, removed at the end."""
-    with tempfile.TemporaryDirectory(dir=given) as name:
-        yield Path(name)
 
 
 def main() -> None:
@@ -272,15 +258,16 @@ def main() -> None:
     if asked.loop:
         return loop(asked.loop, asked.dump)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with folder_for(asked.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        folder = Path(name)
         large = large_case(folder / "large", asked.dates, asked.rows, asked.rounds)
         small = small_case(folder / "small", asked.small_rounds)
         how = (
-            f"real commands by turns, {large.rounds} rounds of {large.name} of CSV ({asked.rows * 1.01 / 1e6:.2f} M rows x "
+            f"real commands by turns, rounds: {large.rounds} of {large.name} of CSV ({asked.rows * 1.01 / 1e6:.2f} M rows x "
             f"{len(FEATURES)} features), {small.rounds} of {small.name}; least wall time of each"
         )
         print(heading("Two workers against one", how), flush=True)
-        loops = list(bare_loops(sorted((large.folder / "raw").iterdir()), asked.rounds))
+        loops = list(bare_loops(sorted((large.folder / "raw").iterdir())))
         rows = [*measured(large), *measured(small)]
     print(table(HEADS, rows))
     print(table(LOOP_HEADS, loops))
