@@ -183,13 +183,18 @@ def unseal_readable(data: bytes, file: str, todo: str = "") -> dict[str, Any]:
 
 @contextmanager
 def nothing_to_collect() -> Iterator[None]:
-    """Turns garbage collection off for a while: a hundred objects a date are made that all stay, and each search walks them."""
+    """Turns garbage collection off for a while: a hundred objects a date are made that all stay, and each search walks them.
+
+    At its end they are old at once, so that no search for young ones walks them either."""
     on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if on:
+            if not gc.get_freeze_count():  # else the program has frozen some itself, and they stay so
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
             gc.enable()
 
 

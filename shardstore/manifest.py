@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ TYPES = {
     "cut_names": np.dtype("|u1"),
 }
 ARRAYS = {name: kind.itemsize for name, kind in TYPES.items()}  # bytes of one element
-NEEDED, CUTS = frozenset({"values", "time"}), frozenset({"cuts", "cut_names"})
+CUTS = frozenset({"cuts", "cut_names"})
 EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
@@ -283,15 +283,16 @@ def _part_to_json(shard: Part) -> dict[str, Any]:
 
 
 def _entries(content: Mapping[str, Any]) -> dict[dt.date, Entry]:
-    """Makes the dates of a manifest's content; plain loops: thousands are read before a command begins."""
-    entries, ids = dict[dt.date, Entry](), list[str]()
+    """Makes the dates of a manifest's content; plain loops, and few objects: thousands are read before a command begins."""
+    entries, ids, ranges = dict[dt.date, Entry](), list[str](), dict[tuple[int, int], tuple[int, int]]()
     for day, row in content.items():
         parts = []
         for shard in row["parts"]:
             low, high = shard["nodes"]
+            nodes = ranges.setdefault((low, high), (low, high))  # most dates have the same ones
             files = {name: (size, digest) for name, (size, digest) in shard["files"].items()}
             parts.append(
-                Part(shard["id"], (low, high), files, _formats(shard["formats"]) if "formats" in shard else ZARR_ONLY)
+                Part(shard["id"], nodes, files, _formats(shard["formats"]) if "formats" in shard else ZARR_ONLY)
             )
             ids.append(shard["id"])
         entries[dt.date.fromisoformat(day)] = Entry(row["start"], row["steps"], tuple(parts), row.get("length", 0))
@@ -347,31 +348,34 @@ def _refuse_unfit(manifest: Manifest) -> None:
 
 def _refuse_unfit_dates(manifest: Manifest) -> None:
     """Refuses dates elsewhere in time, and parts that are no neighbours or of another size; raises as `_refuse_unfit`."""
-    grid, step, known = manifest.layout == "grid", manifest.step, dict[tuple[int, int], dict[str, int]]()
-    fewest, most, num_features = manifest.num_frozen_nodes, manifest.num_nodes, len(manifest.features)
-    cuts = CUTS if manifest.cut else frozenset[str]()
+    grid, step, known = manifest.layout == "grid", manifest.step, dict[tuple[Any, ...], list[int | None]]()
+    fewest, most = manifest.num_frozen_nodes, manifest.num_nodes
     for date, (start, num_steps, parts, length) in manifest.dates.items():
         before = 0
         for _, (first, last), files, _ in parts:
             if first != before or (last <= first and len(parts) > 1):
                 raise ValueError(first, last)
-            if not files.keys() >= NEEDED or CUTS & files.keys() != cuts:
+            kind = (num_steps, last - first, *files)
+            if (sizes := known.get(kind)) is None:
+                sizes = known[kind] = _sizes(manifest, num_steps, last - first, files)
+            if [size for size, _ in files.values()] != sizes and any(
+                wanted not in (None, size) for (size, _), wanted in zip(files.values(), sizes, strict=True)
+            ):
                 raise ValueError(files)
-            shape = num_steps, last - first
-            if (sizes := known.get(shape)) is None:
-                cells = num_steps * (last - first) * num_features
-                sizes = known[shape] = {
-                    n: (num_steps if n == "time" else cells) * ARRAYS[n] for n in ARRAYS.keys() - CUTS
-                }
-            for name, (size, _) in files.items():  # cuts: as many as there are pieces; whoever reads them compares them
-                if name not in cuts and size != sizes[name]:
-                    raise ValueError(size)
             before = last
         if not parts or not fewest <= before <= most or (len(parts) > 1 and not grid):
             raise ValueError(parts)
         far = abs(start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
         if far or not 0 < (num_steps * step if grid else length) <= 2 * DAY or grid == bool(length):
             raise ValueError(date)
+
+
+def _sizes(manifest: Manifest, num_steps: int, num_nodes: int, names: Collection[str]) -> list[int | None]:
+    """Bytes of a part's arrays; None of cuts, as many as there are pieces: whoever reads them compares them with the steps."""
+    if not {"values", "time"} <= set(names) or CUTS & set(names) != (CUTS if manifest.cut else set()):
+        raise ValueError(names)
+    cells = num_steps * num_nodes * len(manifest.features)
+    return [None if name in CUTS else (num_steps if name == "time" else cells) * ARRAYS[name] for name in names]
 
 
 def named_folders(manifest: Manifest) -> Iterator[str]:

@@ -62,12 +62,12 @@ class Dump:
 
     @property
     def path(self) -> Path:
-        """Its name as a path."""
+        """The file or folder that messages name, as a path."""
         return path_of(self.name)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files as paths."""
+        """The raw files as paths, in the order in which their rows count."""
         return tuple(map(path_of, self.file_names))
 
     @property

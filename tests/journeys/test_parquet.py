@@ -240,7 +240,7 @@ def test_full_verify_finds_a_file_whose_arrays_are_not_the_committed_ones(make: 
     path.chmod(0o644)
     path.write_bytes(other)
     stored = entries[LAST].parts[0].formats["parquet"]._replace(folder=path.parent.name)
-    entries[FIRST] = replace(entries[FIRST], parts=(replace(part, formats={"parquet": stored}),))
+    entries[FIRST] = entries[FIRST]._replace(parts=(part._replace(formats={"parquet": stored}),))
     crafted = Dataset(world.store, dataset.generation, replace(dataset.manifest, dates=entries))
     assert [str(error) for _, error in crafted.verify([FIRST]) if error] == []
     (error,) = [str(error) for _, error in crafted.verify([FIRST], full=True) if error]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +135,7 @@ def forget_counts(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = account.source_row
 
     def bare(*given: Any, **more: Any) -> SourceRow:
-        return replace(honest(*given, **more), observed=None, weight=None)
+        return honest(*given, **more)._replace(observed=None, weight=None)
 
     with monkeypatch.context() as before:
         before.setattr(account, "source_row", bare)

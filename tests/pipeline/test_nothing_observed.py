@@ -154,7 +154,7 @@ def test_a_store_of_an_older_version_without_any_training_value_says_so_and_goes
     assert prepare(world) == 0
     assert said in capsys.readouterr().out
     sources = load_sources(world.store, 1)
-    bare = {date: replace(row, observed=None, weight=None) for date, row in sources.dates.items()}
+    bare = {date: row._replace(observed=None, weight=None) for date, row in sources.dates.items()}
     sources = replace(sources, dates=bare)  # as a version before 0051 wrote it
     with StoreWriter(world.store) as writer:
         writer.commit(world.open().manifest, sources, writer.current()[0])
