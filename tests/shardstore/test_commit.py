@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from dateshard.shardstore.commit import StoreWriter, copies_of, publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space, replace_file, write_file
 from dateshard.shardstore.errors import BusyError, DamagedError, DiskFullError
-from dateshard.shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
+from dateshard.shardstore.identity import canonical, hash_bytes, hash_file, nothing_to_collect, seal, unseal
 from dateshard.shardstore.manifest import Manifest, generations
 
 
@@ -183,3 +184,17 @@ def test_copies_are_those_of_the_same_id_the_newest_first(tmp_path: Path) -> Non
     assert [folder.name for folder in copies_of(tmp_path / "5e2b")] == names[1:]
     assert [folder.name for folder in copies_of(tmp_path / "5e2b-9")] == ["5e2b-10", "5e2b-2", "5e2b"]
     assert copies_of(tmp_path / "nowhere" / "5e2b") == []
+
+
+def test_what_was_read_is_old_for_the_collector_and_what_a_program_froze_stays_so() -> None:
+    with nothing_to_collect():
+        made = [[index] for index in range(50)]
+    assert gc.isenabled()
+    assert {*map(id, made)} <= {*map(id, gc.get_objects(generation=2))}
+    gc.freeze()
+    try:
+        with nothing_to_collect():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
