@@ -127,7 +127,7 @@ class RowTexts:
     """
 
     def __init__(self) -> None:
-        self._known: dict[dt.date, tuple[SpelledRow, str]] = {}
+        self._known: dict[dt.date, tuple[SpelledRow, str]] = {}  # each text without its last brace
 
     def learn(self, rows: Mapping[dt.date, SpelledRow], data: bytes) -> None:
         """Takes the texts of rows from the sealed file that they were read from, or are written in, in its order.
@@ -135,10 +135,10 @@ class RowTexts:
         They are parted where one row ends and the next begins, and each must begin with its own date: where one does
         not, or the file is not whole, nothing is learned and all rows are spelled."""
         _, _, dates = _sealed(data).decode("utf-8", "replace").partition('"dates":{')
-        texts = BETWEEN_ROWS.split(dates, len(rows) - 1) if len(rows) > 1 else []
-        if texts and [text[:14] for text in texts] == [f'"{date}":{{' for date in rows]:
+        texts = BETWEEN_ROWS.split(dates, len(rows) - 1) if len(rows) > 1 and dates.startswith('"') else []
+        if texts and [text[1:11] for text in texts] == [date.isoformat() for date in rows]:
             texts.pop()  # it holds what follows the dates, too
-            self._known = {date: (row, text + "}") for (date, row), text in zip(rows.items(), texts, strict=False)}
+            self._known = {date: (row, text) for (date, row), text in zip(rows.items(), texts, strict=False)}
 
     def spell(self, rows: Mapping[dt.date, SpelledRow]) -> str:
         """Returns the canonical JSON of {date: row}."""
@@ -146,10 +146,10 @@ class RowTexts:
         for date in sorted(rows):
             row, known = rows[date], self._known.get(date)
             if known is None or (known[0] is not row and known[0] != row):
-                known = row, f'"{date}":{_ENCODER.encode(row.to_json())}'
+                known = row, f'"{date}":{_ENCODER.encode(row.to_json())}'[:-1]
             spelled[date] = known
         self._known = spelled
-        return f"{{{','.join(text for _, text in spelled.values())}}}"
+        return f"{{{'},'.join([text for _, text in spelled.values()])}}}}}" if spelled else "{}"
 
 
 def _refuse(constant: str) -> None:

@@ -92,7 +92,8 @@ class Entry(NamedTuple):
     @property
     def masked(self) -> bool:
         """Whether anything of it is missing, as far as its files tell."""
-        return any("observed" in shard.files for shard in self.parts)
+        first, *others = self.parts
+        return "observed" in first.files or any("observed" in shard.files for shard in others)
 
     def to_json(self) -> dict[str, Any]:
         """The entry as it is written."""

@@ -33,7 +33,7 @@ def about_cuts_in_no_split(root: Path, generation: int, manifest: Manifest) -> s
     """A sentence about names of cuts that are in no split; empty where all are in one, or a shard cannot be read."""
     names = list[str]()
     with suppress(StoreError):
-        names = names_in_no_split(Dataset(root, generation, manifest))
+        names = names_in_no_split(Dataset(root, generation, manifest)) if manifest.split_cuts else []
     if not names:
         return ""
     values = counted(len(names), "value")
