@@ -1,4 +1,4 @@
-"""Our reader beside memcpy and a plain DataLoader, interleaved in one process on one thread.
+"""Our reader beside memcpy and a plain DataLoader, by turns in one process on one thread.
 
     python bench/reader.py [--shapes mid,ett] [--seconds 0.7] [--repeats 5] [--write]
 
@@ -115,18 +115,19 @@ WAYS = {
 }
 
 
-def measure(
-    run: Callable[[SimpleNamespace], Iterator[tuple[int, int]]], ctx: SimpleNamespace, seconds: float
-) -> tuple[float, float]:
-    """(CPU seconds a window, bytes a CPU second) over about `seconds`; epochs follow one another."""
+def measure(name: str, ctx: SimpleNamespace, seconds: float) -> tuple[float, float]:
+    """(CPU seconds a window, bytes a CPU second) over about so many CPU seconds; epochs follow one another.
+
+    Of blocks that are read again whole epochs count: the first batch of an epoch waits for a block, and has the next one read.
+    """
     windows = num_bytes = 0
-    began, used = time.perf_counter(), time.process_time()
-    while time.perf_counter() - began < seconds:
-        for count, size in run(ctx):
+    began, used, whole = time.process_time(), 0.0, name in ("blocks reloaded", "blocks reloaded + time codes")
+    while used < seconds:
+        for count, size in WAYS[name](ctx):
             windows, num_bytes = windows + count, num_bytes + size
-            if time.perf_counter() - began > seconds:
+            used = time.process_time() - began
+            if used > seconds and not whole:
                 break
-    used = time.process_time() - used
     return used / windows, num_bytes / used
 
 
@@ -141,7 +142,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [
         f"Reader, {dt.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, batch {BATCH}, one thread; {chosen.repeats} repeats of {chosen.seconds:g} s, "
+        f"torch {torch.__version__}, batch {BATCH}, one thread; {chosen.repeats} repeats of {chosen.seconds:g} CPU s, "
         f"interleaved; load {os.getloadavg()[0]:.1f}",
         "",
         "| shape | window kB | way | CPU us a window (min - max) | share of memcpy (median) |",
@@ -149,11 +150,9 @@ def main() -> None:
     ]
     for shape in chosen.shapes.split(","):
         ctx = context(shape, chosen.work)
-        for run in WAYS.values():
-            measure(run, ctx, 0.2)
-        rounds = [
-            {name: measure(run, ctx, chosen.seconds) for name, run in WAYS.items()} for _ in range(chosen.repeats)
-        ]
+        for name in WAYS:
+            measure(name, ctx, 0.2)
+        rounds = [{name: measure(name, ctx, chosen.seconds) for name in WAYS} for _ in range(chosen.repeats)]
         for name in WAYS:
             cost = [one[name][0] * 1e6 for one in rounds]
             share = float(np.median([one[name][1] / one["memcpy"][1] for one in rounds]))
