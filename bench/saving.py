@@ -299,14 +299,23 @@ def main() -> None:
         f"Saving, {dt.date.today()}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} "
         f"({torch.get_num_threads()} threads); {chosen.repeats} rounds, interleaved; load {os.getloadavg()[0]:.1f} at first"
     ]
+    print(lines[0], flush=True)
     with tempfile.TemporaryDirectory() as name:
         world = build_world(Path(name, "world"), 280, split=SPLIT, **TRAINER)
         world.prepare()
         for part in chosen.parts.split(","):
             folder = Path(name, part)
             folder.mkdir()
-            lines += ["", f"## {part}", "", *PARTS[part](world, folder, chosen.repeats)]
-            print("\n".join(lines), f"\n(load {os.getloadavg()[0]:.1f})\n", flush=True)
+            begun = len(lines)
+            lines += [
+                "",
+                f"## {part}",
+                "",
+                *PARTS[part](world, folder, chosen.repeats),
+                "",
+                f"(load {os.getloadavg()[0]:.1f})",
+            ]
+            print("\n".join(lines[begun:]), flush=True)
     if chosen.write:
         (Path(__file__).parent / "results" / f"{dt.date.today()}-saving.md").write_text("\n".join(lines) + "\n")
 

@@ -91,6 +91,7 @@ class Plain:
         self.held = torch.arange(first_held, len(self.windows))
         assert self.session.validation is not None
         assert len(self.held) == self.session.validation.order.num_windows
+        self.copying = 0.0  # seconds on the clock that the copying of training's batches took
 
     def _batch(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rows = self.windows[chosen].view(len(chosen), HISTORY + HORIZON, *self.shape)
@@ -101,7 +102,9 @@ class Plain:
         total, held = 0.0, 0.0
         self.model.train()
         for chosen in torch.randperm(self.count).split(BATCH):
+            began = time.perf_counter()
             history, target = self._batch(chosen)
+            self.copying += time.perf_counter() - began
             self.optimizer.zero_grad()
             loss = nn.functional.mse_loss(self.model(history), target)
             loss.backward()
@@ -137,6 +140,8 @@ class Turns:
         if isinstance(event, loop.EpochDone):
             assert self.plain is not None
             self.ours.append(passed(self.since))
+            if len(self.ours) == 1:  # it reached from nowhere
+                self.wait = 0.0
             self.since = now()
             losses = self.plain.epoch()
             self.theirs.append(passed(self.since))
@@ -171,11 +176,15 @@ def measured(model: str, epochs: int, folder: Path) -> str:
             f"| {model}, {name} | {ours.min():.3f} ({np.median(ours):.3f}) | {theirs.min():.3f} ({np.median(theirs):.3f}) "
             f"| {np.median(ratio):.2f} ({ratio.min():.2f} - {ratio.max():.2f}) |\n"
         )
-    wall = sum(seconds for seconds, _ in turns.ours[1:])
+    assert turns.plain is not None
+    waits = [
+        100 * seconds / sum(wall for wall, _ in epochs)
+        for seconds, epochs in ((turns.wait, turns.ours[1:]), (turns.plain.copying, turns.theirs))
+    ]
     last = turns.losses[-1]
     return rows + (
         f"| {model}, last losses: training, validation | {last[0]:.4f}, {last[1]:.4f} | {last[2]:.4f}, {last[3]:.4f} "
-        f"| waits for data {100 * turns.wait / wall:.2f} % |\n"
+        f"| |\n| {model}, % of the wall time that batches are waited for, or copied | {waits[0]:.2f} | {waits[1]:.2f} | |\n"
     )
 
 

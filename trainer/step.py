@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -117,16 +118,16 @@ class Step:
         if self.watch is not None:
             self.watch(passed, positions)
         sums = {name: (total.detach(), count) for name, (total, count) in passed.sums.items()}
-        loss = sum(head.weight * sums[head.name][0] / self._planned(head) for head in session.heads)
-        assert isinstance(loss, torch.Tensor)
+        losses = [head.weight * sums[head.name][0] / self._planned(head) for head in session.heads]
+        loss = sum(losses[1:], losses[0])
         if not math.isfinite(loss.item()):
             self.finite = False
             return
         self._go_backward(passed)
-        self.loss = self.loss + loss
+        self.loss = self.loss + loss if self.sums else loss
         for name, (total, count) in sums.items():
-            before = self.sums.get(name, (0.0, 0.0))
-            self.sums[name] = (before[0] + total, before[1] + count)
+            before = self.sums.get(name)
+            self.sums[name] = (before[0] + total, before[1] + count) if before else (total, 0.0 + count)
         self.metrics.add(passed.forecast, passed.batch, sums, positions)
 
     def _go_backward(self, passed: Forward) -> None:
@@ -135,7 +136,9 @@ class Step:
         totals = [(head, passed.sums[head.name][0]) for head in self.session.heads]
         totals = [(head, total) for head, total in totals if total.requires_grad] or totals
         first = 1.0 if scale is None else scale.value
-        gradients = [torch.full_like(total, first) / self._planned(head) * head.weight for head, total in totals]
+        gradients = [
+            _gradient(first, self._planned(head), head.weight, total.dtype, total.device) for head, total in totals
+        ]
         torch.autograd.backward([total for _, total in totals], gradients)
 
     def finish(self) -> Outcome:
@@ -166,7 +169,8 @@ class Step:
         self.torn = False
         self._note_scale(skipped=False)
         means = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
-        loss = torch.as_tensor(self.loss) * factor
+        loss = torch.as_tensor(self.loss)
+        loss = loss if factor == 1.0 else loss * factor
         return Outcome(loss=loss, parts=means, size=self.num_windows, skipped=False, gradient_norm=norm)
 
     def _note_scale(self, *, skipped: bool) -> None:
@@ -241,3 +245,9 @@ class Step:
     def _planned(self, head: Head) -> int:
         """Elements of the step if nothing is missing."""
         return self.num_windows * self.cells * len(head.targets)
+
+
+@lru_cache(maxsize=64)
+def _gradient(first: float, planned: int, weight: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The gradient of a head's sum of losses, which nothing changes: of almost all steps it is the same."""
+    return torch.full((), first, dtype=dtype, device=device) / planned * weight

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.optimization.objective import Head, Summed, Target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Form:
     """What is counted.
 
@@ -41,12 +42,17 @@ class Form:
     plan: SamplePlan | None = None
     custom: Custom | None = None
 
-    @property
+    @cached_property
+    def numeric(self) -> tuple[Head, ...]:
+        """Heads of the numeric targets."""
+        return tuple(head for head in self.heads if head.loss != "cross_entropy")
+
+    @cached_property
     def numbers(self) -> tuple[int, ...]:
         """Places of the numeric targets, in the order of their heads."""
-        return tuple(target for head in self.heads if head.loss != "cross_entropy" for target in head.targets)
+        return tuple(target for head in self.numeric for target in head.targets)
 
-    @property
+    @cached_property
     def categorical(self) -> tuple[Head, ...]:
         """Heads of the categorical targets."""
         return tuple(head for head in self.heads if head.loss == "cross_entropy")
@@ -239,10 +245,9 @@ def numbers_of(
     form: Form, forecast: Mapping[str, torch.Tensor], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
     """Returns (forecast, target, observed) of numeric targets, each [B, P, N, F]; views if these are all targets."""
-    heads = [head for head in form.heads if head.loss != "cross_entropy"]
-    if not heads or any(head.name not in forecast for head in heads):
+    if not form.numeric or any(head.name not in forecast for head in form.numeric):
         return None
-    joined, places = [forecast[head.name] for head in heads], list(form.numbers)
+    joined, places = [forecast[head.name] for head in form.numeric], list(form.numbers)
     predicted = joined[0] if len(joined) == 1 else torch.cat(joined, dim=-1)
     if places == list(range(batch.target_BPNF.shape[-1])):
         return predicted, batch.target_BPNF, batch.observed_BPNF

@@ -35,6 +35,42 @@ class Cells:
 
     _buffers: list[Floats] = field(default_factory=list)
 
+    def chunks(
+        self, forecast: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None, shift: Floats | None = None
+    ) -> Iterator[tuple[slice, Floats, Floats | None]]:
+        """Yields of [B, P, N, F]: (which steps, errors and shifted targets [2, B, p, N, F], what was observed).
+
+        0 where nothing was observed; without a mask there is no third. They may be changed, and the next ones overwrite them.
+        """
+        given = [None if array is None else array.detach().cpu().numpy() for array in (forecast, target, observed)]
+        windows, length, nodes, features = target.shape
+        steps = max(1, CHUNK // max(1, windows * nodes * features))
+        for low in range(0, length, steps):
+            chosen = slice(low, min(low + steps, length))
+            yield chosen, *self._chunk([None if array is None else array[:, chosen] for array in given], shift)
+
+    def _chunk(self, given: list[NDArray[Any] | None], shift: Floats | None) -> tuple[Floats, Floats | None]:
+        forecast, target, observed = given
+        assert forecast is not None
+        assert target is not None
+        both = self._room(0, (2, *target.shape))
+        error, value = both
+        np.copyto(error, forecast)
+        np.copyto(value, target)
+        np.subtract(error, value, out=error)
+        if shift is not None:
+            np.subtract(value, shift, out=value)
+        if observed is None:
+            return both, None
+        seen = self._room(1, target.shape)
+        np.copyto(seen, observed)
+        with np.errstate(invalid="ignore"):
+            np.multiply(error, seen, out=error)
+        if math.isnan(np.maximum.reduce(error, axis=None, initial=0.0)):  # inf x 0; the cheapest look there is
+            np.copyto(error, 0.0, where=seen == 0)
+        np.multiply(value, seen, out=value)
+        return both, seen
+
     def terms(
         self, forecast: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None, shift: Floats | None = None
     ) -> Iterator[tuple[slice, Iterator[tuple[int, Floats]]]]:
@@ -42,31 +78,13 @@ class Cells:
 
         A term is overwritten by the next one. Without a mask there is no term `count`.
         """
-        given = [None if array is None else array.detach().cpu().numpy() for array in (forecast, target, observed)]
-        steps = max(1, CHUNK // max(1, target[:, 0].numel()))
-        for low in range(0, target.shape[1], steps):
-            chosen = slice(low, min(low + steps, target.shape[1]))
-            yield chosen, self._terms([None if array is None else array[:, chosen] for array in given], shift)
+        for steps, both, seen in self.chunks(forecast, target, observed, shift):
+            yield steps, self._terms(both, seen)
 
-    def _terms(self, given: list[NDArray[Any] | None], shift: Floats | None) -> Iterator[tuple[int, Floats]]:
-        forecast, target, observed = given
-        assert forecast is not None
-        assert target is not None
-        error, value = self._room(0, target.shape), self._room(1, target.shape)
-        np.copyto(error, forecast)
-        np.copyto(value, target)
-        np.subtract(error, value, out=error)
-        if shift is not None:
-            np.subtract(value, shift, out=value)
-        if observed is not None:
-            seen = self._room(2, target.shape)
-            np.copyto(seen, observed)
+    def _terms(self, both: Floats, seen: Floats | None) -> Iterator[tuple[int, Floats]]:
+        error, value = both
+        if seen is not None:
             yield 0, seen
-            with np.errstate(invalid="ignore"):
-                np.multiply(error, seen, out=error)
-            if math.isnan(np.maximum.reduce(error, axis=None, initial=0.0)):  # inf x 0; the cheapest look there is
-                np.copyto(error, 0.0, where=seen == 0)
-            np.multiply(value, seen, out=value)
         yield 1, error
         yield 2, np.absolute(error, out=error)
         yield 3, np.multiply(error, error, out=error)
@@ -78,7 +96,7 @@ class Cells:
         while len(self._buffers) <= which:
             self._buffers.append(np.empty(0))
         if self._buffers[which].size < size:
-            self._buffers[which] = np.empty(size)
+            self._buffers[which] = torch.empty(size, dtype=torch.float64).numpy()  # whose memory begins a cache line
         return self._buffers[which][:size].reshape(shape)
 
 
@@ -101,12 +119,17 @@ class Sums:
 
         `shift` is about the training mean, [F] or the same for all nodes [N, F] (R2 is of all nodes together); None: 0, the
         scaled one."""
-        for steps, terms in self.cells.terms(forecast, target, observed, shift):
-            summed_6PNF = np.empty((len(SUMS), steps.stop - steps.start, *target.shape[2:]))
-            flat = summed_6PNF.reshape(len(SUMS), -1)
-            for row, term in terms:
-                np.add.reduce(term.reshape(len(term), flat.shape[1]), axis=0, out=flat[row])
-            first = 1 if observed is None else 0  # without a mask no term is the count
+        first = 1 if observed is None else 0  # without a mask no term is the count
+        for steps, both, seen in self.cells.chunks(forecast, target, observed, shift):
+            summed_6PNF = np.empty((len(SUMS), *both.shape[2:]))
+            rows, cells = summed_6PNF.reshape(len(SUMS), -1), both.reshape(2, len(target), -1)
+            if seen is not None:
+                np.add.reduce(seen.reshape(cells.shape[1:]), axis=0, out=rows[0])
+            np.add.reduce(cells, axis=1, out=rows[1::3])  # errors and shifted targets in one call
+            np.absolute(cells[0], out=cells[0])
+            np.add.reduce(cells[0], axis=0, out=rows[2])
+            np.multiply(cells, cells, out=cells)
+            np.add.reduce(cells, axis=1, out=rows[3::2])
             self.add_term(slice(first, None), steps, summed_6PNF[first:])
         if observed is None:
             self.values_6GF[0] += target.shape[0] * target.shape[2]
