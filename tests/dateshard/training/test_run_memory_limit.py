@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import dateshard
 from dateshard.shardstore.errors import ResourceError
 from dateshard.trainer.memory import memory_watch
+from dateshard.trainer.memory.process_memory import private_bytes
 from tests.conftest import World, build_world
 
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}
@@ -105,3 +107,19 @@ def test_a_limit_below_what_a_process_holds_before_it_trains_is_refused(
     assert "trainer.training.memory_limit is 1.0 GB, and the process holds 8.0 GB before its first batch" in line
     line = ds("train", "-c", "config.yaml", "--memory-limit", "1kB", code=2).err
     assert re.search(r"asks for .* of memory .*, and there are 0\.0 MB", line)
+
+
+def test_a_child_of_a_fork_reads_its_own_memory() -> None:
+    """The file that a process reads its memory from stays open, also in the child, where it is still the parent's."""
+    private_bytes()
+    coming, going = os.pipe()
+    if not (child := os.fork()):
+        before = private_bytes()
+        held = bytearray(b"1") * LEAK
+        os.write(going, str(private_bytes() - before).encode())
+        os._exit(not held)
+    os.close(going)
+    with open(coming) as file:
+        grown = int(file.read())
+    assert os.waitpid(child, 0)[1] == 0
+    assert grown > 0.9 * LEAK
