@@ -27,7 +27,7 @@ from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space
 from dateshard.shardstore.errors import DumpError, StoreError, UsageError, Where
 from dateshard.shardstore.frozen import Frozen, Vocabularies
-from dateshard.shardstore.identity import hash_bytes, hash_file, seal
+from dateshard.shardstore.identity import ReadHash, hash_bytes, hash_file, seal
 from dateshard.shardstore.layouts.category_codes import MOST_CODES, sorted_names
 from dateshard.shardstore.layouts.events import decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical, with_histogram
@@ -116,7 +116,7 @@ def measure_date(
     """
     with staging_folder(root) as spilled:
         staged = stage(dump, date, config, table_nodes, memory_bytes, spilled)
-    refuse_changed(dump, date, config)
+    refuse_changed(dump, date, config, staged.hashes)
     return publish_measured(root, date, key, staged, config)
 
 
@@ -135,14 +135,17 @@ def publish_measured(root: Path, date: dt.date, key: str, staged: StagedDate, co
     )
 
 
-def refuse_changed(dump: Dump, date: dt.date, config: Pipeline) -> None:
+def refuse_changed(dump: Dump, date: dt.date, config: Pipeline, read: Mapping[Path, ReadHash]) -> None:
     """Refuses a dump that is not what was hashed, once it was read.
+
+    Args:
+        read: hashes of those of its files that were hashed as they were read.
 
     Raises:
         DumpError: it changed.
     """
     with held(dump.files) as files:
-        hashes = [hash_file(path)[1] for path in files]
+        hashes = [read[path].of(path) if path in read else hash_file(path)[1] for path in files]
     if hashes != list(dump.hashes):
         raise DumpError(
             "the dump changed while it was read",

@@ -24,7 +24,7 @@ from dateshard.pipeline.raw.public_holidays import put_holidays
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
-from dateshard.shardstore.identity import nothing_to_collect
+from dateshard.shardstore.identity import ReadHash, nothing_to_collect
 from dateshard.shardstore.layouts import reducer_of
 from dateshard.shardstore.layouts.category_codes import own_vocabulary, recode
 from dateshard.shardstore.layouts.encode import encode
@@ -111,6 +111,7 @@ class StagedDate:
         files: names for its `file`, where it was asked which rows its records are.
         last: instant of the last record, None without one.
         strangers: some of the names that the node table lacks.
+        hashes: of files of the dump that were hashed as they were read.
         conflicts: {raw column: rows that were dropped as duplicates and had another value there}.
     """
 
@@ -124,6 +125,7 @@ class StagedDate:
     files: tuple[str, ...] = ()
     last: int | None = None
     strangers: tuple[str, ...] = ()
+    hashes: Mapping[Path, ReadHash] = field(default_factory=dict)
     conflicts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -171,8 +173,9 @@ def decoded_dump(
     Raises:
         DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
-    with nothing_to_collect():  # imported once
+    with nothing_to_collect():  # while polars is imported, whose objects all stay
         from dateshard.pipeline.raw.decode import decode
+
     try:
         if not dump.files:
             where, todo = Where(file=str(dump.path), date=date), "Write the dump again, or remove the folder"
@@ -230,6 +233,7 @@ def staged_of(decoded: Decoded, config: Pipeline, reduced: Reduced, *, keep_plac
         files=files,
         last=reduced.last,
         strangers=decoded.strangers,
+        hashes=decoded.hashes,
         conflicts=by_raw_column(reduced.duplicates, config),
     )
 

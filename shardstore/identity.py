@@ -79,6 +79,29 @@ def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
             os.close(descriptor)
 
 
+def stamp_of(status: os.stat_result) -> list[int]:
+    """What changes when a file does: size, time of its content, place on its disk, time of its entry there."""
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+
+
+class ReadHash:
+    """The hash of a file that is read anyway, of the very bytes that were read; costs what hashing memory costs."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Begins with an open file of which nothing was read yet."""
+        self._stamp, self._state = stamp_of(os.fstat(descriptor)), xxhash.xxh3_128()
+
+    def update(self, data: bytes) -> None:
+        """Takes the next bytes."""
+        self._state.update(data)
+
+    def of(self, path: str | os.PathLike[str]) -> str:
+        """Returns the xxh3_128 of the whole file: it is read again if it does not stand as it did before."""
+        if stamp_of(os.stat(path)) == self._stamp:
+            return str(self._state.hexdigest())
+        return hash_file(path)[1]
+
+
 def seal(content: Any, spelled: Mapping[str, str] | None = None) -> bytes:
     """Returns `content` as canonical JSON with its own hash, so that a flipped bit anywhere is found on reading.
 

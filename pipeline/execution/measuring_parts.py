@@ -60,11 +60,11 @@ def measure_in_parts(
         parts = config.store.parts_of(len(decoded.nodes))
         if len(parts) == 1:
             staged = staged_of(decoded, config, reduce(decoded, config))
-            refuse_changed(dump, date, config)
+            refuse_changed(dump, date, config, decoded.hashes)
             return publish_measured(root, date, key, staged, config)
         with MeasuredFolder(root) as folder:
             written = _write(folder, date, decoded, config, parts)
-            refuse_changed(dump, date, config)
+            refuse_changed(dump, date, config, decoded.hashes)
             partial = publish_partial(root, date, key, joined_partials(written.partials), config)  # as measure_date
             rows = rows_of(decoded, config, written.duplicates, written.resets)
             shape = [decoded.day.num_steps, len(decoded.nodes), len(config.features)]

@@ -30,7 +30,7 @@ from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.frozen.static_columns import StaticTable
-from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
+from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, stamp_of, unseal
 from dateshard.shardstore.objects.bucket_store import bucket_of
 from dateshard.shardstore.objects.object_store import ObjectFacts, ObjectName, is_remote, path_of
 from dateshard.shardstore.sources import Sources
@@ -215,15 +215,9 @@ def _dump(path: str, files: tuple[str, ...], source: Source, cache: Cache, fresh
 def _hashed(name: str, cache: Cache) -> tuple[int, str, list[Any]]:
     if is_remote(name):
         return _hashed_object(ObjectName(name), cache)
-    stamp, known = _stamp(name), cache.get(name)
+    stamp, known = stamp_of(os.stat(name)), cache.get(name)
     row = known if known and known[:4] == stamp else stamped_hash(name)
     return row[0], row[4], row
-
-
-def _stamp(name: str) -> list[Any]:
-    """What the file system says of a file, which changes whenever the file does."""
-    status = os.stat(name)
-    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
 
 
 def stamped_hash(name: str) -> list[Any]:
@@ -232,7 +226,7 @@ def stamped_hash(name: str) -> list[Any]:
     Raises:
         OSError: it cannot be read.
     """
-    return [*_stamp(name), hash_file(name)[1]]
+    return [*stamp_of(os.stat(name)), hash_file(name)[1]]
 
 
 def _is_known(facts: ObjectFacts, row: list[Any] | None) -> bool:

@@ -35,6 +35,7 @@ from dateshard.pipeline.raw.spill import Chunk, Spool
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.pipeline.source import UNITS, Source
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
+from dateshard.shardstore.identity import ReadHash
 from dateshard.shardstore.layouts.records import Records
 from dateshard.shardstore.times.calendar import Day
 
@@ -88,6 +89,7 @@ class Decoded:
     categories: Mapping[
         int, Sequence[str]
     ]  # {place of a categorical feature: names that its column's values are places in}
+    hashes: Mapping[Path, ReadHash]  # of files that were hashed as they were read
     strangers: tuple[str, ...] = ()  # some of the nodes that the table lacks
 
     def stretches(self) -> Iterator[tuple[Day, Records]]:
@@ -142,7 +144,8 @@ def _decode(
     codes, faults, places = Codes(table_nodes), BadRows(config.source.shown_date(date), config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
-    request = replace(request_of(config, date), places_only=True)
+    hashes = dict[Path, ReadHash]()
+    request = replace(request_of(config, date), places_only=True, hashes=hashes)
     asked = to.keep_places or config.source.duplicates == "refuse"
     spool = Spool(day, len(columns), to.budget_bytes, to.folder, places=asked)
     used = np.zeros(0, dtype=bool)
@@ -179,6 +182,7 @@ def _decode(
         code_place=code_place,
         column_places=column_places,
         categories=categories,
+        hashes=hashes,
         strangers=strangers,
     )
 

@@ -133,7 +133,7 @@ class DumpDataset(Dataset):
 def _staged(raw: Raw, date: dt.date, nodes: Names) -> StagedDate:
     with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:  # used where records do not fit into memory
         staged = replace(raw, folder=Path(folder)).stage(date, nodes)
-    refuse_changed(raw.dumps[date], date, raw.config)
+    refuse_changed(raw.dumps[date], date, raw.config, staged.hashes)
     return staged
 
 

@@ -95,7 +95,7 @@ def pass_over_date(
         DumpError: as preprocess.
     """
     staged = stage(dump, plan.date, config, nodes, memory_bytes, folder / f"records-{plan.date}")
-    refuse_changed(dump, plan.date, config)
+    refuse_changed(dump, plan.date, config, staged.hashes)
     partial = partial_of(staged.values_TNF, plan.date, staged.beside, config)
     assert partial is not None, "dates are divided, and not cuts"
     weight = weight_of(staged.values_TNF, staged.rows, config)

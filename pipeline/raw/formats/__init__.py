@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from dateshard.pipeline.raw.formats import packed
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError, UsageError, Where, shorten
+from dateshard.shardstore.identity import ReadHash
 from dateshard.shardstore.own_code import user_code
 
 Kind = Literal["text", "number", "time"]
@@ -50,6 +51,7 @@ class Request:
         numeric_time: the time column holds numbers.
         ragged: rows of a CSV with another number of fields than its header are kept in a `RaggedRowBlock`, and not refused.
         places_only: texts that a file keeps as places in a list need not stand in the frame too.
+        hashes: takes the hash of each file that its reader read from its first byte to its last; None where nobody asks.
         date: for messages; None while a file of many dates is cut.
         keys: {name: what of the configuration names that column}, for messages.
     """
@@ -60,6 +62,7 @@ class Request:
     numeric_time: bool = False
     ragged: bool = False
     places_only: bool = False
+    hashes: dict[Path, ReadHash] | None = None
     date: dt.date | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
 

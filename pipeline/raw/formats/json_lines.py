@@ -31,7 +31,7 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
         DumpError: names the row that is no JSON object, or repeats a key.
     """
     plain = Csv(quote=None, encoding=request.csv.encoding, final_newline=request.csv.final_newline)
-    unquoted = Request(columns=request.columns, csv=plain, date=request.date)
+    unquoted = Request(columns=request.columns, csv=plain, hashes=request.hashes, date=request.date)
     file, row = None, 1
     for block in blocks(path, unquoted):
         if file is None and block.strip():

@@ -14,6 +14,7 @@ from dateshard.pipeline.raw.formats import BLOCK_BYTES, LONGEST_ROW, Request
 from dateshard.pipeline.raw.formats.frame import framed
 from dateshard.pipeline.raw.formats.packed import DAMAGED, is_packed, misnamed, opened
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.shardstore.identity import ReadHash
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 NEWLINE = ord("\n")
@@ -32,9 +33,14 @@ def chunks(path: Path, request: Request) -> Iterator[bytes]:
         if wrong := misnamed(path):
             raise DumpError(wrong[0], where=place, todo=wrong[1])
         with opened(path) as stream:
+            hashed = None if request.hashes is None or is_packed(path) else ReadHash(stream.fileno())
             while chunk := stream.read(BLOCK_BYTES):
                 done += len(chunk)
+                if hashed:
+                    hashed.update(chunk)
                 yield bytes(chunk)
+            if hashed and request.hashes is not None:
+                request.hashes[path] = hashed
     except DAMAGED as error:
         what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
         raise DumpError(what, where=place, todo=AGAIN) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from dateshard.pipeline.raw.formats import text
 from dateshard.pipeline.raw.node_table import read_nodes
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.source import NodeTable, Source
+from dateshard.shardstore import identity
 from dateshard.shardstore.errors import DumpError, UsageError
+from dateshard.shardstore.identity import hash_file
 from dateshard.shardstore.layouts.records import Records
 from dateshard.shardstore.times.calendar import Day
 
@@ -375,3 +378,29 @@ def test_a_feature_of_the_time_or_node_column_is_refused_by_the_configuration() 
         features = {"rows": {"column": column, "aggregate": "count"}}
         with pytest.raises(ValueError, match=f"'{column}'"):
             Pipeline.model_validate({"source": source, "step": "1h", "features": features})
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.csv.gz"])
+def test_a_text_is_hashed_as_it_is_read_and_read_again_only_where_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path, rows = tmp_path / name, "time,node,speed\n2024-03-01 05:00,a,1\n"
+    rows = '{"time": "2024-03-01 05:00", "node": "a", "speed": 1}\n' if ".jsonl" in name else rows
+    path.write_bytes(gzip.compress(rows.encode()) if name.endswith(".gz") else rows.encode())
+    source = {"path": "{date}", "time": "time", "node": "node"}
+    config = Pipeline.model_validate({"source": source, "step": "1h", "features": {"speed": {}}})
+    decoded = decode([path], dt.date(2024, 3, 1), config, None, 1 << 30, tmp_path / "spilled")
+    if name.endswith(".gz"):  # what is decoded of it are other bytes than those that are its hash
+        assert not decoded.hashes
+        return
+    wanted, read = hash_file(path), list[Path]()
+
+    def hash_again(path: Path) -> tuple[int, str]:
+        read.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(identity, "hash_file", hash_again)
+    assert (decoded.hashes[path].of(path), read) == (wanted[1], [])
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert decoded.hashes[path].of(path) == hash_file(path)[1] != wanted[1]
+    assert read == [path]
