@@ -23,6 +23,9 @@ from dateshard.shardstore.times.calendar import Day
 
 HOUR = 3600 * 10**9
 FIRST_BYTES, HUGE_BYTES = 1 << 20, 8 << 20  # of a column in memory: at first, and from where on its pages are huge
+ROOMY = (
+    16  # times as much as columns that are huge from the first: then their last pages of 2 MB are little of the budget
+)
 SPILLED_ROWS = 1 << 14  # that are laid out for their files at once
 REDUCING_BYTES = 72  # a record's share of what sorting and reducing hold beside its columns
 
@@ -54,9 +57,10 @@ class _Column:
     Owns anonymous memory, which goes with the last array of it.
     """
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, num_bytes: int) -> None:
         self._dtype, self._used = np.dtype(dtype), 0
-        self._memory = self._new(FIRST_BYTES)
+        self._memory = self._new(num_bytes)
+        self._make_huge()
 
     @staticmethod
     def _new(num_bytes: int) -> mmap.mmap:
@@ -75,7 +79,10 @@ class _Column:
         except SystemError:  # a system that cannot
             before, self._memory = self._memory, self._new(num_bytes)
             self._memory[: self._used] = before[: self._used]
-        if num_bytes >= HUGE_BYTES:  # 500 times fewer page faults, where 2 MB more or less are nothing
+        self._make_huge()
+
+    def _make_huge(self) -> None:
+        if len(self._memory) >= HUGE_BYTES:  # 500 times fewer page faults, where 2 MB more or less are nothing
             with suppress(AttributeError, OSError):
                 self._memory.madvise(mmap.MADV_HUGEPAGE)
 
@@ -119,7 +126,9 @@ class Spool:
 
     def _append(self, chunk: Chunk) -> None:
         if not self._columns:
-            self._columns = [_Column(dtype) for _, dtype in self._fields]
+            roomy = self.budget_bytes >= ROOMY * HUGE_BYTES * len(self._fields)
+            num_bytes = HUGE_BYTES if roomy else FIRST_BYTES
+            self._columns = [_Column(dtype, num_bytes) for _, dtype in self._fields]
         first, self._first = self._first, None
         for records in (chunk,) if first is None else (first, chunk):
             for column, values in zip(self._columns, _columns_of(records), strict=True):
