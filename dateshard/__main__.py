@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -51,6 +52,7 @@ def main() -> None:
             signal.signal(late, signal.SIG_IGN)
     except KeyboardInterrupt:  # while it was being loaded: nothing had begun
         code = 130
+    gc.freeze()  # all of it ends: looking through it for garbage first takes 50 ms
     sys.exit(code)
 
 
