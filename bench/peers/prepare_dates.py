@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import gc
 import json
 import resource
 import shutil
@@ -230,6 +231,7 @@ def dateshard(paths: Paths, out: Path) -> None:
     for index, date in enumerate(dates):
         (part,) = dataset.manifest.dates[date].parts
         (out / f"{index}.f32").hardlink_to(dataset.root / "shards" / str(date) / part.id / ours.chunk_file("values"))
+    gc.freeze()  # as the command line ends
 
 
 WAYS: dict[str, tuple[Way, tuple[str, ...]]] = {  # and what each imports before the clock of its work begins
