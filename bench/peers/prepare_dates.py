@@ -231,7 +231,6 @@ def dateshard(paths: Paths, out: Path) -> None:
     for index, date in enumerate(dates):
         (part,) = dataset.manifest.dates[date].parts
         (out / f"{index}.f32").hardlink_to(dataset.root / "shards" / str(date) / part.id / ours.chunk_file("values"))
-    gc.freeze()  # as the command line ends
 
 
 WAYS: dict[str, tuple[Way, tuple[str, ...]]] = {  # and what each imports before the clock of its work begins
@@ -263,6 +262,7 @@ def main() -> None:
     before = time.process_time()
     way([asked.raw / asked.suffix / f"{day}.{asked.suffix}" for day in days], asked.out)
     print(json.dumps({"who": asked.who, "cpu": time.process_time() - before, "held": held}), flush=True)
+    gc.freeze()  # no way's end is looked through for garbage, as that of the command line is not
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_category_that_is_unseen_or_not_observed_is_no_error_and_a_forecast_th
 ):
     kind = SimpleNamespace(name="kind", loss="cross_entropy", targets=(1,))
     speed = SimpleNamespace(name="speed", loss="mse", targets=(0,))
-    form: Any = SimpleNamespace(heads=(speed, kind), categorical=(kind,), numbers=(0,))
+    form: Any = SimpleNamespace(heads=(speed, kind), numeric=(speed,), categorical=(kind,), numbers=(0,))
     target = torch.tensor([[1.0, 0.0], [2.0, 2.0], [3.0, 1.0], [4.0, 1.0]])[None, :, None]  # [B, P, N, T]
     observed = torch.tensor([[True, True], [True, True], [True, False], [False, True]])[None, :, None]
     logits = torch.tensor([0.0, 0.0, 5.0]).expand(1, 4, 1, 3)  # always the second category
