@@ -23,7 +23,7 @@ below and of older results of the same scripts. A row is *held* where every one 
 
 
 def goals(results: Path) -> list[str]:
-    """The Markdown of this section, one table for reading and one for preparing."""
+    """The Markdown of this section, a table each for reading, preparing and training."""
     tables = {section: [row for goal in each if (row := _row(results, goal))] for section, each in GOALS.items()}
     heads = ("what", "goal", "measured", "when", "held")
     made = [f"**{section}**\n\n{table(heads, rows)}" for section, rows in tables.items() if rows]
