@@ -9,6 +9,7 @@ import datetime as dt
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import compress, repeat
 from operator import eq
 from pathlib import Path
@@ -154,6 +155,13 @@ def loaded_bytes() -> int:
     return own_bytes()
 
 
+@cache
+def _import_decoder() -> None:
+    """Imports polars, whose objects all stay, without looking through them for garbage; once, for each look takes 5 ms."""
+    with nothing_to_collect():
+        import dateshard.pipeline.raw.decode  # noqa: F401
+
+
 def decoded_dump(
     dump: Dump,
     date: dt.date,
@@ -173,8 +181,8 @@ def decoded_dump(
     Raises:
         DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
-    with nothing_to_collect():  # while polars is imported, whose objects all stay
-        from dateshard.pipeline.raw.decode import decode
+    _import_decoder()
+    from dateshard.pipeline.raw.decode import decode
 
     try:
         if not dump.files:
