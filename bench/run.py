@@ -46,7 +46,7 @@ KINDS = {
     "startup": Measured(("startup.py", "--repeats", "5"), "ours"),
     "small-step": Measured(("small_step.py",), "ours"),
     "saving": Measured(("saving.py",), "ours"),
-    "reading-peers": Measured(("reading_peers.py",), "peers"),
+    "reading-peers": Measured(("reading_peers.py", "--seconds", "1.5"), "peers"),
     "preparing-peers": Measured(("preparing_peers.py",), "peers"),
     "nodes-and-dates": Measured(
         ("nodes.py", "--nodes", "100000", "--dates", "5", "--dates", "15", "--dates", "30", *NODES)
