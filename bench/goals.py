@@ -33,28 +33,19 @@ def goals(results: Path) -> list[str]:
 def _row(results: Path, goal: dict[str, Any]) -> list[str] | None:
     if "tests" in goal:
         return [goal["what"], goal["goal"], f"tests: {goal['tests']}", "every change", "yes"]
-    measured = [
-        (result.when, number) for result in kept(results, goal["kind"]) if (number := value(result, goal)) is not None
-    ]
+    results_since = [result for result in kept(results, goal["kind"]) if result.when >= goal.get("since", "")]
+    measured = [(result.when, number) for result in results_since if (number := value(result, goal)) is not None]
     if not measured:
         return None
     newest = measured[-TIMES:]
     least = "at_least" in goal
     limit = goal["at_least" if least else "at_most"]
     holds = [number >= limit if least else number <= limit for _, number in newest]
-    held = "yes" if all(holds) else f"no{'' if not any(holds) else f' ({sum(holds)} of {len(holds)})'}{_why(goal)}"
-    whens = ", ".join(dict.fromkeys(when for when, _ in newest))
-    return [
-        goal["what"],
-        f"{'≥' if least else '≤'} {figure(limit)}",
-        ", ".join(figure(number) for _, number in newest),
-        whens,
-        held,
-    ]
-
-
-def _why(goal: dict[str, Any]) -> str:
-    return f": {goal['why']}" if "why" in goal else ""
+    held = "yes" if all(holds) else f"{sum(holds)} of {len(holds)}" if any(holds) else "no"
+    if "why" in goal and not all(holds):
+        held += f": {goal['why']}"
+    asked, figures = f"{'≥' if least else '≤'} {figure(limit)}", ", ".join(figure(number) for _, number in newest)
+    return [goal["what"], asked, figures, ", ".join(dict.fromkeys(when for when, _ in newest)), held]
 
 
 def value(result: DatedResult, goal: dict[str, Any]) -> float | None:
