@@ -72,7 +72,7 @@ def test_readers_meet_whole_states_only_while_commands_are_killed(play: Play, na
     found = kill_loop(play.scene(name), play.zygotes[0], 7, SEED, real_share=0.1 if name == "preprocess" else 0.0)
     print(found)
     assert found.bad == []
-    assert found.kills == 7
+    assert found.kills >= 7
     assert found.landed > 0
     assert found.looks > found.kills
 

@@ -27,6 +27,7 @@ from tests.kit.states import State
 from tests.kit.zygote import ROOT, Zygote
 
 MOST_KILLS = 3  # of one command before it may end
+PATIENT = 6  # the moments draw nearer with each that comes too late
 START_SECONDS = 2.0  # of a process that imports everything itself
 
 
@@ -110,7 +111,7 @@ class Changes:
 
 
 def kill_loop(scene: Scene, zygote: Zygote, kills: int, seed: int, *, real_share: float = 0.0) -> Kills:
-    """Rounds until so many kills were sent.
+    """Rounds until so many kills were sent and one met its command alive, or `PATIENT` times as many were sent.
 
     Args:
         real_share: share of the rounds whose commands are `python -m dateshard ... --workers 2`.
@@ -121,12 +122,12 @@ def kill_loop(scene: Scene, zygote: Zygote, kills: int, seed: int, *, real_share
     chance, total = random.Random(seed), Kills()
     most_changes, reach = _changes_of(scene, zygote), 1.0
     number = 0
-    while total.kills < kills:
+    while total.kills < kills or (not total.landed and total.kills < PATIENT * kills):
         cwd = scene.fresh(f"kill{seed}-{number}")
         number += 1
         reader = Reader(scene, cwd)
         attack = _attack_real if chance.random() < real_share else _attack
-        for _ in range(min(chance.randint(1, MOST_KILLS), kills - total.kills)):
+        for _ in range(min(chance.randint(1, MOST_KILLS), max(1, kills - total.kills))):
             by_time = chance.random() < 0.5
             moment = chance.uniform(0.0, scene.seconds) if by_time else float(chance.randint(1, most_changes))
             code = attack(scene, zygote, cwd, by_time, moment * reach)
