@@ -1,8 +1,8 @@
 """Stores of many nodes: CPU seconds and memory of every command that reads them, whole processes, imports included.
 
     python bench/nodes.py [--nodes 200 --nodes 200000] [--repeats 3] [--folder DIR]      some minutes, 1 GB of disk
-    python bench/nodes.py --nodes 100000 --dates 5 --dates 15 --dates 30 --steps 96 --suffix parquet --model dlinear \\
-        --repeats 1 --only 'preprocess, everything' --only train ...                     an hour, 20 GB of disk
+    python bench/nodes.py --nodes 100000 --dates 5 --dates 30 --steps 96 --suffix parquet --model dlinear --repeats 1 \\
+        --memory-budget 200MiB --only 'preprocess, everything' --only train ...        ten minutes, 20 GB of disk
 
 Dates of so many steps and two features, a table of nodes with positions; 24 windows a date at most. The stores take
 turns. `export` and `predict` write a row a node. The memory is the most that was resident in the command's process. Prints
@@ -68,6 +68,7 @@ class Nodes:
     steps: int = 4
     suffix: str = "csv"
     model: str = "nlinear"
+    memory_budget: str | None = None
     costs: dict[str, list[ProcessCost]] = field(default_factory=dict)
 
     @property
@@ -114,6 +115,7 @@ class Nodes:
 
     def _tree(self) -> dict[str, object]:
         days = [str(date) for date in self.dates]
+        loading = {"memory_budget": self.memory_budget, "days_per_batch": "auto"} if self.memory_budget else {}
         train = days[0] if self.num_dates == 3 else f"{days[0]}..{days[-3]}"
         return {
             "dataset": "many",
@@ -132,6 +134,7 @@ class Nodes:
                 },
                 "model": {"name": self.model},
                 "training": {"epochs": 1, "batch_size": 2},
+                "loading": loading,
                 "baselines": ["repeat", "mean"],
             },
         }
@@ -159,10 +162,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--suffix", choices=["csv", "parquet"], default="csv")
     parser.add_argument("--model", default="nlinear")
+    parser.add_argument("--memory-budget", help="train from blocks of as many dates as this holds")
     parser.add_argument("--only", action="append", choices=list(COMMANDS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--write", action="store_true", help="put the table under bench/results/")
     asked = parser.parse_args()
     commands = [what for what in COMMANDS if not asked.only or what in asked.only]
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
@@ -171,7 +174,8 @@ def main() -> None:
             for dates in sorted(asked.dates or [3], reverse=True):
                 shape = {"num_nodes": nodes, "num_dates": dates, "steps": asked.steps}
                 folder = Path(name) / f"{nodes}x{dates}"
-                store = Nodes(folder=folder, **shape, suffix=asked.suffix, model=asked.model)
+                rest = {"suffix": asked.suffix, "model": asked.model, "memory_budget": asked.memory_budget}
+                store = Nodes(folder=folder, **shape, **rest)
                 same = [other.folder / "raw" for other in stores if other.num_nodes == nodes]
                 store.write(same[0] if same else None)
                 stores.append(store)
@@ -182,20 +186,18 @@ def main() -> None:
                         shutil.rmtree(store.folder / "data", ignore_errors=True)
                     store.run(what)
                     print(store.folder.name, what, store.costs[what][-1], file=sys.stderr, flush=True)
-    text = table(stores[::-1], commands, asked.repeats)
-    print(text)
-    if asked.write:
-        (Path(__file__).parent / "results" / f"{dt.date.today()}-nodes-and-dates.md").write_text(text)
+    print(table(stores[::-1], commands, asked.repeats))
 
 
 def table(stores: Sequence[Nodes], commands: Sequence[str], repeats: int) -> str:
     """Returns a Markdown table: a row a command, a column a store, of CPU seconds and of MB."""
     first = stores[0]
+    blocks = f" from blocks of {first.memory_budget}" if first.memory_budget else ""
     heads = [f"{store.num_nodes:,} nodes, {store.num_dates} dates" for store in stores]
     lines = [
         f"Nodes, {dt.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
-        f"dates of {first.steps} steps, {first.suffix}, {first.model}; CPU seconds and most resident MB of whole processes, "
-        f"least of {repeats}; load {os.getloadavg()[0]:.1f}",
+        f"dates of {first.steps} steps, {first.suffix}, {first.model}{blocks}; CPU seconds and most resident MB of whole "
+        f"processes, least of {repeats}; load {os.getloadavg()[0]:.1f}",
         "",
         f"| command | {' | '.join(heads)} |",
         "|---" * (len(stores) + 1) + "|",
@@ -206,7 +208,7 @@ def table(stores: Sequence[Nodes], commands: Sequence[str], repeats: int) -> str
             for store in stores
         ]
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,11 @@ class Measured:
     needs: tuple[str, ...] = ()
 
 
-NODES = ("--steps", "96", "--suffix", "parquet", "--model", "dlinear", "--repeats", "1")
+NODES = (
+    "--nodes=100000", "--dates=5", "--dates=30", "--steps=96", "--suffix=parquet", "--model=dlinear",
+    "--memory-budget=200MiB", "--repeats=1",
+)  # fmt: skip
+OF_NODES = ("preprocess, everything", "plan", "train", "evaluate", "predict", "report RUN")
 ENVIRONMENTS = ("--environments", str(ROOT / ".venv-peers"))
 KINDS = {
     "reader": Measured(("reader.py",), "ours"),
@@ -48,9 +52,7 @@ KINDS = {
     "saving": Measured(("saving.py",), "ours"),
     "reading-peers": Measured(("reading_peers.py", "--seconds", "1.5"), "peers"),
     "preparing-peers": Measured(("preparing_peers.py",), "peers"),
-    "nodes-and-dates": Measured(
-        ("nodes.py", "--nodes", "100000", "--dates", "5", "--dates", "15", "--dates", "30", *NODES)
-    ),
+    "nodes-and-dates": Measured(("nodes.py", *NODES, *(f"--only={what}" for what in OF_NODES))),
     "memory": Measured(("memory.py", "--times", "4")),
     "metrics": Measured(("metrics.py",)),
     "forecasters": Measured(("forecasters.py", *ENVIRONMENTS), needs=("darts", "neuralforecast")),

@@ -1,8 +1,8 @@
 """Two workers against one: the real `dateshard preprocess`, by turns, beside what two cores give when nothing is shared.
 
-    python bench/workers.py [--dates 24] [--rows 3000000] [--rounds 3] [--small-rounds 5] [--folder DIR]
+    python bench/workers.py [--dates 24] [--rows 3000000] [--rounds 3] [--small-rounds 3] [--folder DIR]
 
-Two cases: dates of 217 MB of CSV (those of preparing_peers.py), and dates of 17 MB. Each round runs all ways once:
+Two cases: dates of 217 MB of CSV (those of preparing_peers.py), and a year of dates of 17 MB. Each round runs all ways once:
 
 - `1, one thread`: one worker, which works in the process itself, on one core.
 - `2`: two workers.
@@ -11,7 +11,8 @@ Two cases: dates of 217 MB of CSV (those of preparing_peers.py), and dates of 17
 
 What counts is the least wall time of all rounds, beside CPU seconds with those of all children. `busy` is how many cores
 were kept busy: CPU / wall of the best. A second table has bare loops alone and two at once, in CPU seconds: what two take
-more than one is waiting for the memory that both use. Needs 0.3 GB of disk a large date, and 5 minutes on a quiet machine.
+more than one is waiting for the memory that both use. Needs 0.3 GB of disk a large date and 12 GB for the year, and 12 minutes
+on a quiet machine.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ HEADS = [
     "dates", "workers", "wall s, best (median, most)", "CPU s, least", "busy", "peak MB", f"times faster than `{BASE}`",
 ]  # fmt: skip
 LOOP_HEADS = ["loop", "one alone, CPU s", "each of two at once, CPU s", "two do in the time of one, times as much"]
-SMALL_DATES, SENSORS, LOOP_ROUNDS = 24, 1500, 2
+SMALL_DATES, SENSORS, LOOP_ROUNDS = 366, 1500, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,7 @@ def main() -> None:
     parser.add_argument("--dates", type=int, default=24)
     parser.add_argument("--rows", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--small-rounds", type=int, default=5)
+    parser.add_argument("--small-rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--loop", choices=list(LOOPS), help=argparse.SUPPRESS)
     parser.add_argument("--dump", type=Path, help=argparse.SUPPRESS)

@@ -112,7 +112,7 @@ class CoverageTally:
         """Adds [B, P, N, F] cells that were observed, and those of them inside."""
         for row, cells in enumerate((seen, inside)):
             self.by_node[row] += cells.sum((0, 1))
-            by_step = cells.sum(2).reshape(-1, len(self.names))
+            by_step = np.einsum("bpnf->bpf", cells, dtype=np.int64).reshape(-1, len(self.names))
             for groups, place in ((self.by_hour[row], hours_BP.ravel()), (self.by_day[row], day_BP.ravel())):
                 np.add.at(groups, place, by_step)
 

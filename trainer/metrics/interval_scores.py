@@ -89,13 +89,13 @@ class IntervalScores:
         raw = self.units.raw(torch.from_numpy(given)).numpy()
         inside = (raw[3] >= raw[0] - self.units.rounding_NF) & (raw[3] <= raw[2] + self.units.rounding_NF)
         for row, term in enumerate(_terms(given, inside, seen, self.level)):
-            self.scaled[row, steps] += term.sum((0, 2))
+            self.scaled[row, steps] += np.einsum("bpnf->pf", term)
         for row, term in enumerate(_terms(raw, inside, seen, self.level)):
             term_pNF = term.sum(0)
-            self.steps[row, steps] += term_pNF.sum(1)
+            self.steps[row, steps] += np.einsum("pnf->pf", term_pNF)
             self.nodes[row] += term_pNF.sum(0)
             if hours is not None:
-                np.add.at(self.hours[row], hours, term.sum(2).reshape(-1, term.shape[-1]))
+                np.add.at(self.hours[row], hours, np.einsum("bpnf->bpf", term).reshape(-1, term.shape[-1]))
 
     def report(self, features: Sequence[str], nodes: Sequence[str]) -> dict[str, Any] | None:
         """Returns the means overall (scaled), by feature, step, node and hour; None where nothing counts."""

@@ -82,7 +82,7 @@ class Relative:
         counted = size >= self.floor_NF
         share = np.divide(absolute, size, out=np.zeros_like(size), where=counted)
         for row, values in enumerate((size, share, counted)):
-            self.values_3PF[row, steps] += values.sum((0, 2))
+            self.values_3PF[row, steps] += np.einsum("bpnf->pf", values, dtype=np.float64)
 
     def metrics(self, sums: dict[str, Any], step: slice, feature: slice) -> dict[str, float | None]:
         """WAPE, MAPE (shares: 0.05 is 5 %), and how many targets MAPE leaves out."""
