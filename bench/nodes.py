@@ -5,8 +5,8 @@
         --memory-budget 200MiB --only 'preprocess, everything' --only train ...        ten minutes, 20 GB of disk
 
 Dates of so many steps and two features, a table of nodes with positions; 24 windows a date at most. The stores take
-turns. `export` and `predict` write a row a node. The memory is the most that was resident in the command's process. Prints
-a Markdown table.
+turns. One with fewer dates is trained for so many epochs more that all see about as many batches. `export` and `predict`
+write a row a node. The memory is the most that was resident in the command's process. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Nodes:
     suffix: str = "csv"
     model: str = "nlinear"
     memory_budget: str | None = None
+    epochs: int = 1
     costs: dict[str, list[ProcessCost]] = field(default_factory=dict)
 
     @property
@@ -133,7 +134,8 @@ class Nodes:
                     "stride": max(1, self.steps // 24),
                 },
                 "model": {"name": self.model},
-                "training": {"epochs": 1, "batch_size": 2},
+                "training": {"epochs": self.epochs, "batch_size": 2},
+                "early_stopping": None,
                 "loading": loading,
                 "baselines": ["repeat", "mean"],
             },
@@ -175,7 +177,8 @@ def main() -> None:
                 shape = {"num_nodes": nodes, "num_dates": dates, "steps": asked.steps}
                 folder = Path(name) / f"{nodes}x{dates}"
                 rest = {"suffix": asked.suffix, "model": asked.model, "memory_budget": asked.memory_budget}
-                store = Nodes(folder=folder, **shape, **rest)
+                epochs = max(1, (max(asked.dates or [3]) - 2) // (dates - 2))
+                store = Nodes(folder=folder, **shape, **rest, epochs=epochs)
                 same = [other.folder / "raw" for other in stores if other.num_nodes == nodes]
                 store.write(same[0] if same else None)
                 stores.append(store)
