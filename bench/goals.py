@@ -45,7 +45,13 @@ def _row(results: Path, goal: dict[str, Any]) -> list[str] | None:
     if "why" in goal and not all(holds):
         held += f": {goal['why']}"
     asked, figures = f"{'≥' if least else '≤'} {figure(limit)}", ", ".join(figure(number) for _, number in newest)
-    return [goal["what"], asked, figures, ", ".join(dict.fromkeys(when for when, _ in newest)), held]
+    return [goal["what"], asked, figures, _whens([when for when, _ in newest]), held]
+
+
+def _whens(whens: list[str]) -> str:
+    """The days and times of day, a day told once where the next times are of the same."""
+    told = [when.removeprefix(f"{before[:10]} ") for before, when in zip(["", *whens], whens, strict=False)]
+    return ", ".join(dict.fromkeys(told))
 
 
 def value(result: DatedResult, goal: dict[str, Any]) -> float | None:

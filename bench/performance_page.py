@@ -140,7 +140,10 @@ _TABLES = {
 }
 _SHAPES = {"197 kB": "big", "77 kB": "mid", "12 kB": "ett", "5 kB": "long"}
 _SUFFIXES = {"CSV": "csv", "Parquet": "parquet"}
-_COMMANDS = ("preprocess, everything", "train", "evaluate", "predict", "report RUN")
+_COMMANDS = {
+    "preprocess, everything": "`preprocess`", "train": "`train`, as many batches", "evaluate": "`evaluate` of a date",
+    "predict": "`predict`", "report RUN": "`report RUN`",
+}  # fmt: skip
 _WORKERS = "times faster than `1, one thread`"
 README: list[tuple[str, str, Where, Mapping[str, Where]]] = [
     *(
@@ -169,9 +172,9 @@ README: list[tuple[str, str, Where, Mapping[str, Where]]] = [
      {"beside 14 {}": _growth("append: few")}),
     ("opening a dataset of 3,650 dates, CPU s", "growth", _growth("`Dataset.open`"), {}),
     *(
-        (f"100,000 nodes, 30 dates of 96 steps: `{command.partition(',')[0].lower()}`", "nodes-and-dates", _nodes(command, 30),
+        (f"100,000 nodes, 30 dates of 96 steps: {told}", "nodes-and-dates", _nodes(command, 30),
          {"5 dates {}": _nodes(command, 5)})
-        for command in _COMMANDS
+        for command, told in _COMMANDS.items()
     ),
 ]  # fmt: skip
 

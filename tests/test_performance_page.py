@@ -52,7 +52,7 @@ def test_a_goal_is_held_where_its_three_newest_results_hold_it(tmp_path: Path) -
         heads = "| windows | who | CPU us a window | times dateshard's |\n| --- | --- | --- | --- |"
         (tmp_path / f"{name}-reading-peers.md").write_text("\n".join([f"Read, {name}\n", heads, *lines]))
     rows = {line.split(" | ")[0]: line for line in "\n".join(goals(tmp_path)).splitlines()}
-    times, whens = "7, 12, 30", "2026-01-09, 2026-01-09 23:55, 2026-01-10 00:07"
+    times, whens = "7, 12, 30", "2026-01-09, 23:55, 2026-01-10 00:07"
     assert rows["| grain, 77 kB: times our CPU"].endswith(f"| ≥ 5 | {times} | {whens} | yes |")
     assert f"| ≥ 20 | {times} | {whens} | 1 of 3" in rows["| grain, 5 kB: times our CPU"]
 
