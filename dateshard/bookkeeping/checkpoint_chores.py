@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ from dateshard.trainer.runs.save_dir import refuse_absent, run_of
 ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")
 LATEST = "latest"
 BY_WORD = ("best", "best_model", LATEST)
+EXPORT_SUFFIXES = (".pth", ".pt")
+LOOKS, EXPORTED_WITHIN = 20, 0.5  # of an export that a training writes anew; seconds after its checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,22 +255,28 @@ def verify(place: CheckpointPlace, names: Sequence[str]) -> CheckpointsVerifyDoc
             if damage is None:
                 whole[saved.name] = saved
         except StoreError as error:
+            if not names and not folder.is_dir():
+                continue  # a training that goes on has removed it meanwhile
             size, damage = removal.bytes_of(folder) if folder.is_dir() else 0, str(error)
         rows.append({"name": folder.name, "bytes": size, "damage": damage})
     if not names:
-        rows += _verify_exports(place.folder, whole)
+        rows += _verify_exports(place.folder, whole, {row["name"] for row in rows if row["damage"] is not None})
     damaged = sum(row["damage"] is not None for row in rows)
     return {"run": place.run, "folder": str(place.folder), "verified": rows, "damaged": damaged}
 
 
-def _verify_exports(folder: Path, whole: dict[str, checkpoint.Checkpoint]) -> list[VerifiedRow]:
+def _verify_exports(
+    folder: Path, whole: dict[str, checkpoint.Checkpoint], damaged: Collection[str]
+) -> list[VerifiedRow]:
     """An export is compared with its checkpoint, tensor by tensor; one whose checkpoint is damaged cannot be."""
     from dateshard.trainer.checkpoint import pth  # and torch, without which all else here is done
 
     rows = list[VerifiedRow]()
     best = next(iter(checkpoint.ranked(list(whole.values()))), None)
     for path in sorted(filter(_is_export, folder.glob("*.pth"))):
-        saved = best if path.name == BEST_EXPORT else whole.get(path.stem)
+        holds, saved = False, whole.get(path.stem)
+        if path.name == BEST_EXPORT and best is not None:
+            holds, saved = _holds_best(path, best, damaged)
         if saved is None:
             continue
         todo = to_run("checkpoints", "export", saved.folder, path, "--force")
@@ -276,18 +285,42 @@ def _verify_exports(folder: Path, whole: dict[str, checkpoint.Checkpoint]) -> li
             {
                 "name": path.name,
                 "bytes": path.stat().st_size,
-                "damage": None if pth.matches(path, saved) else str(error),
+                "damage": None if holds or pth.matches(path, saved) else str(error),
             }
         )
     return rows
+
+
+def _holds_best(
+    path: Path, best: checkpoint.Checkpoint, damaged: Collection[str]
+) -> tuple[bool, checkpoint.Checkpoint]:
+    """Whether the export of the best holds it, and the best as it was then: a training may save a better one meanwhile.
+
+    Looks again as long as either of them changes."""
+    from dateshard.trainer.checkpoint import pth
+
+    for _ in range(LOOKS):
+        before = path.stat().st_mtime_ns
+        if pth.matches(path, best):
+            return True, best
+        time.sleep(EXPORTED_WITHIN)
+        there = [saved for saved in checkpoint.scan(path.parent)[0] if saved.name not in damaged]
+        now = next(iter(checkpoint.ranked(there)), best)
+        if (path.stat().st_mtime_ns, now.name) == (before, best.name):
+            break
+        best = now
+    return False, best
 
 
 def export(wanted: Named, file: Path, *, force: bool) -> CheckpointExportDocument:
     """Writes one `.pth`.
 
     Raises:
-        UsageError: it is there already, or its folder is not.
+        UsageError: it is there already, its folder is not, or it has another ending.
     """
+    if file.suffix not in EXPORT_SUFFIXES:  # with --force a slip would replace a dump, or another checkpoint's own file
+        what = f"a checkpoint is exported as a file that ends in {' or '.join(EXPORT_SUFFIXES)}"
+        raise UsageError(what, where=Where(file=str(file)), todo="Name such a file")
     if file.exists() and not force:
         raise UsageError("there is a file already", where=Where(file=str(file)), todo="Give --force to replace it")
     if file.is_dir() or not file.absolute().parent.is_dir():

@@ -32,7 +32,8 @@ def epoch(words: tuple[str, ...], files: tuple[str, ...], plot: str | None, as_j
 
     Nothing is kept of these trainings. All windows in RAM is skipped where they do not fit.
     """
-    from dateshard.reports.epoch_bench_page import refuse_plot, write_plot
+    from dateshard.reports.epoch_bench_page import write_plot
+    from dateshard.reports.page_files import refuse_no_page
     from dateshard.terminal.screen import Screen
     from dateshard.training.epoch_bench.bench_epoch import bench_epoch
     from dateshard.training.epoch_bench.bench_epoch_screen import progress_of, show_bench
@@ -41,7 +42,7 @@ def epoch(words: tuple[str, ...], files: tuple[str, ...], plot: str | None, as_j
     if stray:
         raise click.UsageError(f"bench epoch takes KEY=VALUE, not '{stray[0]}'.")
     if plot is not None:
-        refuse_plot(Path(plot))
+        refuse_no_page(Path(plot), "--plot")
     screen = Screen(as_json=as_json, quiet=quiet, works=True)
     document = bench_epoch(settings_of(files, overrides), lambda row: screen.say(progress_of(row)))
     if plot is not None:

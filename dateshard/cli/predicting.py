@@ -105,7 +105,7 @@ def predict(
     if overrides and not files:
         raise click.UsageError("A run forecasts with its own settings; KEY=VALUE is for a configuration named with -c.")
     if out:
-        forecast_table.refuse_ending(Path(out))
+        forecast_table.refuse_file(Path(out))
     settings = settings_of(files, overrides) if files else None
     pipeline = settings.preparing() if settings else None
     bounds = settings.trainer.bounds or None if settings else None

@@ -58,10 +58,15 @@ def report(
     RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings). Its best checkpoint is
     evaluated, unless it was evaluated before.
     """
+    from pathlib import Path
+
+    from dateshard.reports.page_files import refuse_no_page
     from dateshard.terminal.screen import Screen
 
     names, overrides = split_arguments(words)
     screen = Screen(as_json=as_json)
+    if output:
+        refuse_no_page(Path(output), "--out")
     if data:
         if names or split:
             raise click.UsageError(f"report --data takes KEY=VALUE, not '{names[0] if names else '--split'}'.")

@@ -50,12 +50,13 @@ def judge(
     """
     from pathlib import Path
 
+    from dateshard.reports.page_files import refuse_no_page
     from dateshard.requests.request_training import split_columns
     from dateshard.requests.trace import read_trace
     from dateshard.service.fleet.fleet_document import document_of
     from dateshard.service.fleet.fleet_judgement import judged
     from dateshard.service.fleet.fleet_load import Service
-    from dateshard.service.fleet.fleet_page import refuse_page, write_curves
+    from dateshard.service.fleet.fleet_page import write_curves
     from dateshard.service.fleet.fleet_screen import show
     from dateshard.service.fleet.trained_load import intervals_of
     from dateshard.terminal.screen import Screen
@@ -63,7 +64,7 @@ def judge(
     if capacity is not None and not capacity > 0:
         raise click.BadParameter(f"{capacity:g} is no capacity: give a number above 0.", param_hint="--capacity")
     if plot:
-        refuse_page(Path(plot))
+        refuse_no_page(Path(plot), "--plot")
     screen = Screen(as_json=as_json, quiet=quiet)
     service = Service(
         capacity=capacity or 0.0,

@@ -135,6 +135,7 @@ class UnknownNames(TypedDict):
     """Nodes of a date that neither the node table nor a training date has: their rows are left out."""
 
     count: Annotated[int, Field(description="at least, where it is 1000 or more and there is a node table")]
+    first: Annotated[str | None, Field(description="of them, by name")]
     alike: Annotated[int, Field(description="of those: look like a known one, as 7.0, ' 7' or 007 like 7")]
     example: Annotated[list[str] | None, Field(description="one of them, and the known one")]
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import polars
 
 Floats = NDArray[np.float64]
+HEADER_BYTES = 1 << 16  # looked at of a file that would be replaced
 LEVEL_NAME = re.compile(r"q\d+(\.\d+)?")  # of a quantile's column
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.f%:z"  # a fraction only where there is one
 
@@ -187,17 +189,41 @@ def as_rows(frame: polars.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def refuse_ending(path: Path) -> None:
+def refuse_file(path: Path) -> None:
     """Refuses a file that a forecast cannot be written to.
 
     Raises:
-        UsageError: the file's name says neither CSV nor Parquet, or its folder is not there.
+        UsageError: the file's name says neither CSV nor Parquet, its folder is not there, or it holds something else.
     """
     where = Where(file=str(path))
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError("a forecast is written as .csv or .parquet", where=where, todo="Name such a file with --out")
     if not path.parent.is_dir():
         raise UsageError("the folder does not exist", where=where, todo="Make it, or name another --out")
+    refuse_other_content(path, ("feature", "horizon", "value", "low", "high"))
+
+
+def refuse_other_content(path: Path, columns: Collection[str]) -> None:
+    """Refuses to replace a file that is no table with these columns: a dump, for instance.
+
+    Raises:
+        UsageError: naming it.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file() or not path.stat().st_size:
+        return
+    names = set[str]()
+    with suppress(OSError, UnicodeDecodeError, pyarrow.ArrowException):
+        if path.suffix == ".parquet":
+            names = {*pyarrow.parquet.read_schema(path).names}
+        else:
+            with open(path, encoding="utf-8") as file:
+                names = {*file.readline(HEADER_BYTES).rstrip().split(",")}
+    if not names.issuperset(columns):
+        todo = "Name another file, or remove that one"
+        raise UsageError("there is a file already, and it holds no forecasts", where=Where(file=str(path)), todo=todo)
 
 
 def write(frame: polars.DataFrame, path: Path) -> None:

@@ -213,7 +213,8 @@ def steps_ahead(forecaster: Forecaster, end: int) -> list[tuple[Day, slice]]:
 def _notes(history: KnownHistory, silent: dict[str, list[str]], dataset: Dataset) -> list[str]:
     notes = list[str]()
     if names := history.unknown_nodes:
-        hint = Strangers.of(names, dataset.nodes.names).hint()
+        strangers = Strangers.of(names, dataset.nodes.names)
+        hint = strangers.hint() if strangers.alike else ""
         unseen = f"{counted(len(names), 'node')} that training never saw left out: {some_names(names)}{hint}."
         notes.append(unseen)
     return [*notes, *notes_of_dumps(history), *silence(silent)]

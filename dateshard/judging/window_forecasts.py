@@ -29,7 +29,7 @@ import pyarrow.parquet as pa_parquet
 import torch
 from numpy.typing import NDArray
 
-from dateshard.judging.forecast_table import Made, frame_of, in_raw_units
+from dateshard.judging.forecast_table import Made, frame_of, in_raw_units, refuse_other_content
 from dateshard.judging.silent_nodes import known_targets
 from dateshard.preparing.dump_rows import KnownRows, has_no_times
 from dateshard.shardstore.dataset import Dataset
@@ -77,7 +77,7 @@ def refuse_name(path: Path) -> None:
     """Refuses a file that forecasts cannot be written to, before anything is evaluated.
 
     Raises:
-        UsageError: it is not named .parquet, or its folder is not there.
+        UsageError: it is not named .parquet, its folder is not there, or it holds something else.
     """
     where = Where(file=str(path))
     if path.suffix != ".parquet":
@@ -86,6 +86,7 @@ def refuse_name(path: Path) -> None:
         raise UsageError("that is a folder", where=where, todo="Name a file")
     if not path.parent.is_dir():
         raise UsageError("the folder does not exist", where=where, todo="Make it, or name another file")
+    refuse_other_content(path, ("anchor", "node", "feature", "horizon"))
 
 
 def write_forecasts(forecaster: Forecaster, split: str, intervals: Intervals | None, path: Path) -> ForecastsFile:

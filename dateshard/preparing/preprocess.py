@@ -324,7 +324,12 @@ def ending_to_json(ending: Ending) -> PreprocessDocument:
         "in_no_split": [str(date) for date in finished.plan.in_no_split],
         "missing_days": [str(date) for date in finished.plan.missing_days],
         "unknown_nodes": {
-            str(d): {"count": names.count, "alike": names.alike, "example": names.example and [*names.example]}
+            str(d): {
+                "count": names.count,
+                "first": names.first,
+                "alike": names.alike,
+                "example": names.example and [*names.example],
+            }
             for d, names in finished.unknown_nodes.items()
         },
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},

@@ -10,11 +10,9 @@ from dateshard.documents.benching import BenchEpochDocument, WayRow
 from dateshard.reports.charts import HALF, canvas, figure, text
 from dateshard.reports.html import card, page, paragraph, table
 from dateshard.reports.page_files import write_page
-from dateshard.shardstore.errors import UsageError
 from dateshard.terminal.screen import number, size
 from dateshard.training.epoch_bench.bench_epoch_screen import duration, headline, legend, table_of
 
-KIND = ".html"
 NAMES, BAR, FIGURES = 96, 20, 64  # room for the ways, height of a row, room for the figures
 # Of a picture that stands alone, where no page's style reaches it.
 STYLE = (
@@ -38,16 +36,6 @@ CHARTS = (
     WayChart("epoch, the first batch included", lambda row: row["epoch_seconds"], duration),
     WayChart("train loss of the epoch", lambda row: row["train_loss"], number),
 )
-
-
-def refuse_plot(path: Path) -> None:
-    """Refuses a name that is not that of a page, before anything is measured.
-
-    Raises:
-        UsageError: naming the ending.
-    """
-    if path.suffix.lower() != KIND:
-        raise UsageError(f"--plot: '{path}' is not the name of a page", todo=f"Name a file that ends in {KIND}")
 
 
 def write_plot(path: Path, document: BenchEpochDocument) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from dateshard.places import data_folder
 from dateshard.shardstore.disk.durable import appearing
+from dateshard.shardstore.errors import UsageError
+
+PAGE_SUFFIX = ".html"
 
 
 def page_of(folder: Path) -> Path:
@@ -27,6 +30,18 @@ def page_is_old(folder: Path) -> bool:
 def data_page_of(dataset: str) -> Path:
     """Where the page of a dataset lies unless another place is named."""
     return data_folder() / "reports" / f"{dataset}.html"
+
+
+def refuse_no_page(path: Path, option: str) -> None:
+    """Refuses a name that is not that of a page: a slip would replace a dump, or a file of the store.
+
+    Raises:
+        UsageError: naming the ending.
+    """
+    if path.suffix.lower() != PAGE_SUFFIX:
+        raise UsageError(
+            f"{option}: '{path}' is not the name of a page", todo=f"Name a file that ends in {PAGE_SUFFIX}"
+        )
 
 
 def write_page(path: Path, data: bytes) -> None:

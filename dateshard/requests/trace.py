@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.raw.clocks.times import Spelling, instants
-from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
+from dateshard.pipeline.raw.formats import Kind, RaggedRowBlock, Request, RowBlock, reader_of
 from dateshard.pipeline.source import Source
 from dateshard.requests.trace_format import UNITS, TraceFormat, dialect_of, format_of
 from dateshard.shardstore.errors import DumpError, UsageError, Where, counted
@@ -35,7 +35,9 @@ REASONS = (
     f"more than {MOST_TOKENS:,} tokens",
     "no input tokens",
     "failed (no output tokens)",
+    "another number of fields than the header",
 )
+NO_TIME, OTHER_FIELDS = 1, len(REASONS) - 1
 Integers = NDArray[np.int64]
 
 
@@ -154,11 +156,11 @@ def read_trace(
     form = format_of(file, columns, unit)
     blocks = _Blocks(form, origin)
     kinds: dict[str, Kind] = {form.time: "time", form.input: "number", form.output: "number"}
-    request = Request(columns=kinds, csv=dialect_of(file))
+    request = Request(columns=kinds, csv=dialect_of(file), ragged=True)
     parts = [blocks.decode(block) for block in _first(reader_of(file, "auto")(file, request), num_rows)]
     time_R, input_R, output_R, why_R = (np.concatenate(column) for column in zip(*parts, strict=True))
     parts.clear()
-    unsorted = int((np.diff(time_R[why_R != 1]) < 0).sum())
+    unsorted = int((np.diff(time_R[(why_R != NO_TIME) & (why_R != OTHER_FIELDS)]) < 0).sum())
     if unsorted:
         order = np.argsort(time_R, kind="stable")
         time_R, input_R, output_R, why_R = (column[order] for column in (time_R, input_R, output_R, why_R))
@@ -170,7 +172,8 @@ def _first(blocks: Iterator[RowBlock], num_rows: int | None) -> Iterator[RowBloc
     left = num_rows
     for block in blocks:
         if left is not None and len(block.frame) >= left:
-            yield RowBlock(block.path, block.frame.head(left), block.row_R[:left])
+            head = replace(block, frame=block.frame.head(left), row_R=block.row_R[:left], bad={})
+            yield replace(head, texts=head.texts.head(left)) if isinstance(head, RaggedRowBlock) else head
             return
         left = None if left is None else left - len(block.frame)
         yield block
@@ -232,7 +235,10 @@ class _Blocks:
         if self.source is None:
             self.source = source_of(times, self.form, self.origin)
         time_R, valid_R = instants([times], self.source, None, self.spelling)
-        return usable(time_R, valid_R, *(frame[name].to_numpy() for name in (self.form.input, self.form.output)))
+        columns = usable(time_R, valid_R, *(frame[name].to_numpy() for name in (self.form.input, self.form.output)))
+        if isinstance(block, RaggedRowBlock):
+            columns[-1][block.texts.is_not_null().to_numpy()] = OTHER_FIELDS
+        return columns
 
 
 def usable(time_R: Integers, valid_R: NDArray[np.bool_], *tokens: NDArray[np.float64]) -> Columns:
@@ -243,7 +249,7 @@ def usable(time_R: Integers, valid_R: NDArray[np.bool_], *tokens: NDArray[np.flo
     low_R, high_R = np.minimum(input_R, output_R), np.maximum(input_R, output_R)
     unreadable_R = (input_R == -0.5) | (output_R == -0.5)
     tests = (~valid_R, unreadable_R, low_R < 0, high_R > MOST_TOKENS, input_R == 0, output_R == 0)
-    why_R = np.select(tests, range(1, len(REASONS)), 0).astype(np.int8)
+    why_R = np.select(tests, range(1, len(tests) + 1), 0).astype(np.int8)
     clean = [np.where(why_R == 0, column, 0).astype(np.int32) for column in (input_R, output_R)]
     return np.where(valid_R, time_R, np.iinfo(np.int64).min), clean[0], clean[1], why_R
 

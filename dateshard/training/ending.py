@@ -55,9 +55,11 @@ def why_ended(session: Session, run: str, why: str) -> str:
             return f"{run} has taken {counted(step, 'step')}, and training.max_steps is {most:,}"
         return f"{run} has taken its {counted(most, 'step')} (training.max_steps)"
     if why != "early stopping":
-        solved = session.config.model.name == "ridge"
-        what = "a ridge is solved in one pass" if solved else f"it has trained its {counted(training.epochs, 'epoch')}"
-        return f"{run} is complete: {what}" + ("" if solved else " (training.epochs)")
+        if session.config.model.name == "ridge":
+            return f"{run} is complete: a ridge is solved in one pass"
+        if (done := session.state.epoch + 1) > training.epochs:
+            return f"{run} has trained {counted(done, 'epoch')}, and training.epochs is {training.epochs:,}"
+        return f"{run} is complete: it has trained its {counted(done, 'epoch')} (training.epochs)"
     stopping = session.config.early_stopping
     assert stopping is not None, "without it a run does not stop early"
     judge = session.config.metrics.judge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +104,7 @@ def _nothing_to_do(started: Started, why: str, screen: Screen) -> Document:
         screen.explain("More epochs alone do not continue it.")
     if command:
         screen.tell(f"To continue: {command}")
-    screen.say("--resume none (make train NEW=1) trains anew")
+    screen.say(f"{'make train NEW=1' if 'MAKELEVEL' in os.environ else '--resume none'} trains anew")
     best = _best_loss(started)
     return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}
 

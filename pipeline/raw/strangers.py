@@ -15,11 +15,13 @@ class Strangers:
 
     Attributes:
         alike: how many of them look like a known name. example: the first such, and the known one.
+        first: the first of all; None where there is none.
     """
 
     count: int
     alike: int = 0
     example: tuple[str, str] | None = None
+    first: str | None = None
 
     @staticmethod
     def of(names: Collection[str], known: Sequence[str]) -> Strangers:
@@ -35,12 +37,12 @@ class Strangers:
         first = others.unique("plain", keep="first", maintain_order=True)
         pairs = unknown.join(first, on="plain", maintain_order="left").filter(pl.col("name") != pl.col("name_right"))
         example = (pairs["name"][0], pairs["name_right"][0]) if len(pairs) else None
-        return Strangers(len(names), len(pairs), example)
+        return Strangers(len(names), len(pairs), example, min(names))
 
     def hint(self) -> str:
-        """Tells `, 30 of which look like known ones: '7.0' like '7'`, and what to do; empty where none does."""
+        """Tells `, 30 of which look like known ones: '7.0' like '7'`, and what to do; where none does, which is the first."""
         if self.example is None:
-            return ""
+            return "" if self.first is None else f", such as '{shorten(self.first)}'"
         same = len({normalize("NFC", text) for text in self.example}) == 1
         name, known = (shorten(ascii(text)[1:-1] if same else text) for text in self.example)
         looks = (

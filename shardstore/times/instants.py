@@ -31,7 +31,8 @@ def parse_instant(text: str, zone_name: str, *, end: bool) -> int:
         if first.utcoffset() != second.utcoffset():
             back = first.astimezone(dt.UTC).astimezone(zone(zone_name)).replace(tzinfo=None)
             often = "twice" if back == at else "never"
-            raise UsageError(f"'{text}' comes {often} in {zone_name}", todo="Write its offset, as in 02:30-05:00")
+            todo = f"Write its offset, as {first.isoformat()} or {second.isoformat()}"
+            raise UsageError(f"'{text}' comes {often} in {zone_name}", todo=todo)
         at = first
     whole = round(at.replace(microsecond=0).timestamp())
     return whole * NANOSECONDS + at.microsecond * 1000

@@ -94,11 +94,10 @@ WHOLE = {  # (place in the file, what, what to do); {row} is the first line that
     "long_rows": (", row {row}", "the row has 5 fields, the header 4", EXCLUDE),
     "truncated_gzip": (
         "",
-        "the compressed file is damaged or cut after 0 bytes of text: "
-        "Compressed file ended before the end-of-stream marker was reached",
+        "the compressed file is damaged or cut: Compressed file ended before the end-of-stream marker was reached",
         AGAIN,
     ),
-    "corrupt_gzip": ("", "the compressed file is damaged or cut after 0 bytes of text: ", AGAIN),
+    "corrupt_gzip": ("", "the compressed file is damaged or cut: ", AGAIN),
     "cut_parquet": ("", "cannot be read: ", AGAIN),
     "flipped_parquet": ("", "cannot be read: ", AGAIN),
 }

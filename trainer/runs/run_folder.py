@@ -69,7 +69,8 @@ class TrainingRun:
         """
         if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
             raise UsageError(
-                f"'{shorten(name)}' is not a valid name of a run", todo="Use letters, digits, '_', '-' and '.'"
+                f"'{shorten(name)}' is not a valid name of a run",
+                todo="Use at most 64 letters, digits, '_', '-' and '.', and begin with one of the first three",
             )
         if name in WORDS or checkpoint.NAME.fullmatch(name or ""):
             raise UsageError(

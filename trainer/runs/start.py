@@ -230,11 +230,13 @@ def _about(session: Session, dataset: Dataset) -> dict[str, Any]:
 def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None:
     """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them.
 
-    Completes one that an older version wrote, or that was made again.
+    Completes one that an older version wrote, or that was made again. A run that has nothing left to do with these settings
+    keeps those it was trained with.
     """
     record = run.facts()
     created = record.created or run.created(record).astimezone().isoformat()
-    config = session.config.model_dump(mode="json")
+    goes_on = finished(session) is None or record.config is None
+    config = session.config.model_dump(mode="json") if goes_on else record.config
     now = replace(record, created=created, config=config, **_about(session, dataset))
     if now != record:
         run.write_facts(now)

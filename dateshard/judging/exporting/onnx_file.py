@@ -90,6 +90,8 @@ def _refuse_lacking() -> None:
 
 def _refuse_file(file: Path, card: Path, *, force: bool) -> None:
     where = Where(file=str(file))
+    if file.suffix != ".onnx":  # with --force a slip would replace a dump, or a file of the store
+        raise UsageError("a graph is written as .onnx", where=where, todo="Name such a file")
     if not file.parent.is_dir():
         raise UsageError("the folder does not exist", where=where, todo="Make it, or name another --onnx")
     if there := [path for path in (file, card) if path.exists() and not force]:

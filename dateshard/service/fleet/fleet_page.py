@@ -25,23 +25,12 @@ from dateshard.reports.page_files import write_page
 from dateshard.service.fleet.fleet_judgement import Judgement, verdict
 from dateshard.service.fleet.fleet_screen import NUMBERS, remarks, rows_of, terms
 from dateshard.service.fleet.replica_hours import CONSTANT, DialSetting
-from dateshard.shardstore.errors import UsageError
 
 COLOURS = ("#8a5a00", "#7a3b8f", "#2f7d4f", "#b3362c", "#256d8f")
 LEAST, MOST = 1e-4, 1.0  # share of misses that is drawn; fewer stand on the lower edge
 HEIGHT, ROOM = 340, 150  # and room at the right for the names
 TURNS = 2.0  # hours beyond so many times the cheapest matched ones are not drawn
 Place = Callable[[float], float]
-
-
-def refuse_page(path: Path) -> None:
-    """Refuses a name that is not that of a page, before anything is measured.
-
-    Raises:
-        UsageError: naming the ending.
-    """
-    if path.suffix.lower() != ".html":
-        raise UsageError(f"--plot: '{path}' is not the name of a page", todo="Name a file that ends in .html")
 
 
 def write_curves(path: Path, judgement: Judgement, *, chosen_capacity: bool) -> None:

@@ -28,26 +28,23 @@ def chunks(path: Path, request: Request) -> Iterator[bytes]:
     Raises:
         DumpError: it cannot be read, or the packed file is damaged or cut.
     """
-    place, done = request.where(path), 0
+    place = request.where(path)
     try:
         if wrong := misnamed(path):
             raise DumpError(wrong[0], where=place, todo=wrong[1])
         with opened(path) as stream:
             hashed = None if request.hashes is None or is_packed(path) else ReadHash(stream.fileno())
             while chunk := stream.read(BLOCK_BYTES):
-                done += len(chunk)
                 if hashed:
                     hashed.update(chunk)
                 yield bytes(chunk)
             if hashed and request.hashes is not None:
                 request.hashes[path] = hashed
     except DAMAGED as error:
-        what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
-        raise DumpError(what, where=place, todo=AGAIN) from None
+        raise DumpError(f"the compressed file is damaged or cut: {error}", where=place, todo=AGAIN) from None
     except OSError as error:
         if is_packed(path) and error.errno is None:
-            what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
-            raise DumpError(what, where=place, todo=AGAIN) from None
+            raise DumpError(f"the compressed file is damaged or cut: {error}", where=place, todo=AGAIN) from None
         raise DumpError(f"cannot be read: {error.strerror or error}", where=place, todo=AGAIN) from None
 
 

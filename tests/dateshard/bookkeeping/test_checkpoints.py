@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from dateshard.bookkeeping import checkpoint_chores
 from dateshard.cli import run
 from dateshard.shardstore.pinning.pins import judge_pins
 from dateshard.trainer import checkpoint
@@ -194,12 +195,28 @@ def test_the_validation_loss_that_load_computes_is_the_saved_one_where_one_batch
     assert told["forward"]["loss"] == pytest.approx(told["val_loss"], rel=1e-6)
 
 
+def test_verify_looks_again_where_a_training_saves_a_better_one_meanwhile(
+    ds: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = checkpoint.ranked(checkpoint.scan(FOLDER)[0])[0]
+    older = [FOLDER / name(place) for place in ALL if name(place) != best.name]
+    monkeypatch.setattr(checkpoint_chores, "EXPORTED_WITHIN", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_chores, "_folders", lambda *_: older)  # the best was saved just after
+        assert "0 damaged" in ds("checkpoints", "verify").out
+    ds("checkpoints", "export", name("1-1"), str(FOLDER / "best_model.pth"), "--force")
+    assert f"does not hold what {best.name} holds" in ds("checkpoints", "verify", code=4).out
+
+
 def test_export_and_copy_give_what_can_be_used_elsewhere(ds: Run) -> None:
     ds("checkpoints", "export", name("1-4"), "x.pth")
     assert torch.load("x.pth", weights_only=True)["batch"] == 4
     assert "there is a file already" in ds("checkpoints", "export", name("1-3"), "x.pth", code=2).err
     ds("checkpoints", "export", name("1-3"), "x.pth", "--force")
     assert torch.load("x.pth", weights_only=True)["batch"] == 3
+    own = FOLDER / name("1-2") / "model.safetensors"
+    assert "ends in .pth or .pt" in ds("checkpoints", "export", name("1-3"), str(own), "--force", code=2).err
+    ds("checkpoints", "verify", name("1-2"))
     assert "a file cannot be written there" in ds("checkpoints", "export", name("1-3"), "no/x.pth", code=2).err
     os.utime(FOLDER / name("1-3") / "manifest.json", (1_700_000_000, 1_700_000_000))
     for _ in range(2):  # again: an equal one is kept

@@ -464,7 +464,7 @@ def test_what_is_printed_in_a_pipe_is_csv_and_nothing_else(here: World, ds: Run)
         assert words in done.err
     assert "test windows" in done.err
     (note,) = ds("predict", "ridge", "--history", "raw/{date}.csv", "--until", "2013-03-12", "-q").err.splitlines()
-    assert note == "Categories of 'kind' that the training data lacks get code 0: up to 1 on a date."
+    assert note == "Categories of 'kind' that the training data lacks get code 0: up to 1 on a date, such as 'tram'."
 
 
 def test_the_headline_tells_whether_the_model_is_worth_asking_once_it_was_evaluated(here: World, ds: Run) -> None:
@@ -538,6 +538,32 @@ def test_every_way_out_tells_the_same_rows(here: World, ds: Run, tmp_path: Path)
     assert [row["value"] for row in told] == frame["value"].to_list()
     assert [row["time"] for row in told[:1]] == ["2013-03-13T00:00:00-04:00"]
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["f.csv", "f.parquet"]
+
+
+def test_a_forecast_replaces_a_forecast_and_nothing_else(here: World, ds: Run) -> None:
+    asked = ("predict", "ridge", "--at", "latest", "--out")
+    for name in ("f.csv", "f.parquet"):
+        for _ in range(2):
+            ds(*asked, name)
+    dumps = {path: path.read_bytes() for path in sorted(Path("raw").glob("*.csv"))}
+    assert len(dumps) > 1
+    told = ds(*asked, str(next(iter(dumps))), code=2).err
+    assert f"{next(iter(dumps))}: there is a file already, and it holds no forecasts" in told
+    pl.read_csv("f.csv").drop("horizon").write_parquet("f.parquet")
+    ds(*asked, "f.parquet", code=2)
+    ds("evaluate", "ridge", "--forecasts", "f.parquet", code=2)
+    ds("evaluate", "ridge", "--forecasts", "w.parquet")
+    ds("evaluate", "ridge", "--forecasts", "w.parquet")
+    assert {path: path.read_bytes() for path in dumps} == dumps
+    assert "horizon" not in pl.read_parquet_schema("f.parquet")
+
+
+def test_a_page_is_written_to_no_other_kind_of_file(here: World, ds: Run) -> None:
+    current = Path("data/shards") / here.tree["dataset"] / "CURRENT"
+    before = current.read_bytes()
+    for words in (("report", "ridge"), ("report", "--data", "-c", str(here.config_file()))):
+        assert "CURRENT' is not the name of a page" in ds(*words, "-o", str(current), code=2).err
+    assert current.read_bytes() == before
 
 
 def test_a_terminal_shows_a_few_rows_in_eighty_columns(here: World, ds: Run, terminal: Any) -> None:

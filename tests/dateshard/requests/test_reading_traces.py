@@ -79,6 +79,15 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None:
     assert (trace.counts.raw, trace.counts.kept) == (9, 2)
 
 
+def test_rows_of_another_number_of_fields_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path, BURSTGPT, ROWS[0], "40,,9", ROWS[1])
+    for num_rows in (None, 3):
+        trace = read_trace(path, num_rows=num_rows)
+        assert trace.counts.dropped == {"another number of fields than the header": 1}
+        assert (trace.counts.raw, trace.counts.kept, trace.counts.unsorted) == (3, 2, 0)
+    assert read_trace(path, num_rows=2).counts.kept == 1
+
+
 def test_a_sample_is_the_newest_consecutive_records_before_cleaning(tmp_path: Path) -> None:
     rows = [f"{at},m,{at + 1},{0 if at == 7 else 5},," for at in range(10)]
     trace = read_trace(written(tmp_path, BURSTGPT, *rows), sample_size=4)

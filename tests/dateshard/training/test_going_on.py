@@ -46,11 +46,16 @@ def test_a_run_that_stopped_early_says_so_and_what_goes_on(world: World, ds: Run
     assert (document["state"], document["epoch"]) == ("early stopping", 3)
 
 
-def test_make_train_of_a_run_that_stopped_early_does_not_call_it_complete(world: World, ds: Run) -> None:
+def test_make_train_of_a_run_that_stopped_early_does_not_call_it_complete(
+    world: World, ds: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ds("train", "-c", "config.yaml", "--run", "one", "-q")
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     told = ds("train", "-c", "config.yaml", "--resume", "auto").out
     assert "one stopped early in epoch 2 of 3" in told
-    assert "--resume none (make train NEW=1) trains anew" in told
+    assert "--resume none trains anew" in told
+    monkeypatch.setenv("MAKELEVEL", "1")  # what make sets for its commands
+    assert "make train NEW=1 trains anew" in ds("train", "-c", "config.yaml", "--resume", "auto").out
     document = ds("train", "-c", "config.yaml", "--resume", "auto", "--json").document
     assert (document["state"], document["why"]) == ("complete", "early stopping")
     assert document["go_on"] == "dateshard train --resume one trainer.early_stopping.patience=2"
@@ -83,6 +88,19 @@ def test_whatever_ended_it_the_command_that_is_named_goes_on(
     after = ds(*words, "--json").document
     assert after["state"] != "complete"
     assert len(list(Path("data/runs/one/checkpoints").glob("checkpoint_epoch_*_batch_*"))) > before
+
+
+def test_fewer_epochs_than_were_trained_change_nothing(world: World, ds: Run) -> None:
+    world.tree["trainer"]["training"] |= {"epochs": 2}
+    world.tree["trainer"]["early_stopping"] = None
+    world.config_file()
+    ds("train", "-c", "config.yaml", "--run", "one", "-q")
+    before = Path("data/runs/one/run.json").read_bytes()
+    told = ds("train", "--resume", "one", "--epochs", "1").out
+    assert "one has trained 2 epochs, and training.epochs is 1." in told
+    assert command_in(told) == ["train", "--resume", "one", "--epochs", "3"]
+    assert Path("data/runs/one/run.json").read_bytes() == before
+    assert "one is complete: it has trained its 2 epochs" in ds("train", "--resume", "one").out
 
 
 def test_a_ridge_is_complete_and_nothing_goes_on_with_it(world: World, ds: Run) -> None:

@@ -67,16 +67,19 @@ def test_preprocess_says_so_and_ends_with_3(world: Any, capsys: pytest.CaptureFi
     rename(world, lambda node: node if node == "8.0" else node.removesuffix(".0"))
     assert run(command) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["unknown_nodes"] == {str(LAST): {"count": 1, "alike": 1, "example": ["8.0", "8"]}}
+    assert json.loads(out)["unknown_nodes"] == {
+        str(LAST): {"count": 1, "first": "8.0", "alike": 1, "example": ["8.0", "8"]}
+    }
     hint = "up to 1 on 2024-03-04, 1 of which looks like a known one: '8.0' like '8'. Name them alike in all dumps"
     assert f"unknown nodes are left out: {hint}" in err
 
 
-def test_nodes_that_look_like_none_are_counted_without_a_hint(world: Any) -> None:
+def test_of_nodes_that_look_like_none_the_first_is_named(world: Any) -> None:
     rename(world, lambda node: "x" if node == "8" else node)
-    assert world.prepare().unknown_nodes == {LAST: Strangers(1)}
+    assert world.prepare().unknown_nodes == {LAST: Strangers(1, first="x")}
+    assert Strangers(1, first="x").hint() == ", such as 'x'"
     rename(world, lambda node: f"y{node}")
-    assert "it has 3 unknown ones. If these nodes are new" in str(world.prepare().failed[LAST])
+    assert "it has 3 unknown ones, such as 'y7'. If these nodes are new" in str(world.prepare().failed[LAST])
 
 
 @pytest.mark.parametrize(
@@ -84,12 +87,12 @@ def test_nodes_that_look_like_none_are_counted_without_a_hint(world: Any) -> Non
     [("N7", "n7"), ("sensor_007", "sensor_7"), ("7.00", "7"), ("e\u0301", "\u00e9"), ("-3.0", "-3"), ("0", "00")],
 )
 def test_near_misses_differ_in_case_zeros_blanks_or_unicode_form(name: str, known: str) -> None:
-    assert Strangers.of([name, "x"], ["a", known, "z"]) == Strangers(2, 1, (name, known))
+    assert Strangers.of([name, "x"], ["a", known, "z"]) == Strangers(2, 1, (name, known), min(name, "x"))
 
 
 @pytest.mark.parametrize(("name", "known"), [("7.5", "7"), ("70", "7"), ("1.07", "1.7"), ("n7", "7")])
 def test_other_names_are_no_near_misses(name: str, known: str) -> None:
-    assert Strangers.of([name], [known]) == Strangers(1)
+    assert Strangers.of([name], [known]) == Strangers(1, first=name)
 
 
 def test_names_that_look_the_same_are_shown_by_their_characters() -> None:
@@ -102,7 +105,7 @@ def test_near_misses_of_a_node_table_are_told_whatever_becomes_of_their_rows(wor
     rename(world, lambda node: f"{node}.0" if node == "8" else node)
     assert "1 unknown node, 1 of which looks like a known one: '8.0' like '8'" in str(world.prepare().failed[LAST])
     world.tree["pipeline"]["source"]["faults"] = {"unknown_node": "drop"}
-    assert world.prepare().unknown_nodes == {LAST: Strangers(1, 1, ("8.0", "8"))}
+    assert world.prepare().unknown_nodes == {LAST: Strangers(1, 1, ("8.0", "8"), "8.0")}
     rename(world, lambda node: f"{node}.0" if node != "8.0" else node)
     assert "no row is left" in (told := str(world.prepare().failed[LAST]))
     assert "3 of which look like known ones: '7.0' like '7'" in told

@@ -43,7 +43,7 @@ def test_an_instant_is_read_in_the_zone(text: str, end: bool, spelled: str) -> N
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("2013-11-03T01:30", "comes twice"),
+        ("2013-11-03T01:30", "comes twice.*as 2013-11-03T01:30:00-04:00 or 2013-11-03T01:30:00-05:00"),
         ("2013-03-10T02:30", "comes never"),
         ("noon", "not an instant"),
         ("2013-02-30", "not a date"),
