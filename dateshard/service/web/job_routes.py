@@ -99,15 +99,16 @@ def _local(moment: float) -> str:
 @router.post("/stop/{task_id}", dependencies=[TRAIN])
 def stop(task_id: TaskId, desk: ToDesk) -> MoveAnswer:
     """Ends a job: one that runs saves at its next batch. It can still be resumed."""
-    return move(desk, task_id, "stop", "is stopped; its checkpoints stay")
+    return move(desk, task_id, "stop", "is stopped; its checkpoints stay", "is stopped")
 
 
 @router.delete("/jobs/{task_id}", dependencies=[TRAIN])
 def delete(task_id: TaskId, desk: ToDesk) -> MoveAnswer:
     """Removes a job at rest from the list, with its events and its log. Its run and its checkpoints stay."""
+    stays = "; its run stays" if desk.table.job(task_id).attempt else ""
     desk.table.delete(task_id)
     desk.folder.log(task_id).unlink(missing_ok=True)
-    return MoveAnswer(task_id=task_id, message=f"{task_id} is deleted; its run stays", training_state="deleted")
+    return MoveAnswer(task_id=task_id, message=f"{task_id} is deleted{stays}", training_state="deleted")
 
 
 @router.get("/logs/{task_id}", dependencies=[READ])

@@ -119,19 +119,23 @@ def history(task_id: TaskId, desk: ToDesk) -> HistoryAnswer:
 @router.post("/pause/{task_id}", dependencies=[NOTES_TRAIN])
 def pause(task_id: TaskId, desk: ToDesk) -> MoveAnswer:
     """Asks a job to save at its next batch and to end its process; its memory is free then."""
-    return move(desk, task_id, "pause", "saves at its next batch, then its process ends")
+    return move(desk, task_id, "pause", "saves at its next batch, then its process ends", "is paused")
 
 
 @router.post("/resume/{task_id}", dependencies=[NOTES_TRAIN])
 def resume(task_id: TaskId, desk: ToDesk) -> MoveAnswer:
     """Queues a job that was paused, stopped, interrupted or failed; it goes on exactly where its checkpoint stands."""
-    return move(desk, task_id, "resume", "goes on exactly where its last checkpoint stands")
+    return move(desk, task_id, "resume", "goes on exactly where its last checkpoint stands", "is in the queue again")
 
 
-def move(desk: Desk, task_id: str, act: str, message: str) -> MoveAnswer:
-    """Asks a job for a move, and says what has begun."""
+def move(desk: Desk, task_id: str, act: str, message: str, waiting: str) -> MoveAnswer:
+    """Asks a job for a move, and says what has begun; `waiting`: of one that had no process yet, or waits for one."""
+    began = desk.table.job(task_id).attempt > 0
     job = desk.table.ask(task_id, act)
-    return MoveAnswer(task_id=job.id, message=f"{job.id} {message}", training_state=job.state)
+    told = waiting if job.state == "paused" or not began else message
+    if not began:
+        told += "; it has not begun to train yet"
+    return MoveAnswer(task_id=job.id, message=f"{job.id} {told}", training_state=job.state)
 
 
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=40)]

@@ -111,14 +111,19 @@ def test_jobs_wait_for_their_turn_and_are_told_where_they_stand(server: Server) 
     rows = {row["task_id"]: row for row in server.call("GET", "/jobs?state=queued")["jobs"]}
     assert {task: row["position"] for task, row in rows.items()} == {second: 1, third: 2}
     assert rows[second]["name"] == NAME
-    assert server.call("POST", f"/pause/{second}")["training_state"] == "paused"
+    moved = server.call("POST", f"/pause/{second}")
+    assert (moved["training_state"], moved["message"]) == (
+        "paused",
+        f"{second} is paused; it has not begun to train yet",
+    )
     assert server.call("GET", f"/jobs/{third}")["job"]["position"] == 1
     with server.following(third) as events:
         assert [event["position"] for _, event in zip(range(2), events, strict=False)] == [2, 1]
     server.call("POST", f"/stop/{first}")
     server.wait(third, "completed")
-    server.call("DELETE", f"/jobs/{second}")
+    assert server.call("DELETE", f"/jobs/{second}")["message"] == f"{second} is deleted"
     server.call("GET", f"/jobs/{second}", 404)
+    assert server.call("DELETE", f"/jobs/{third}")["message"] == f"{third} is deleted; its run stays"
 
 
 def test_the_list_comes_in_pages_newest_first(server: Server, done: str) -> None:
