@@ -16,6 +16,7 @@ from dateshard.pipeline.source import Csv
 
 SEPARATORS = ("\t", ";", "|", ",", " ")  # of those that fit equally well the first: a comma may be a decimal mark
 UNNAMED = "time"  # what such a column of times is called
+INVENTED = "column_"  # and a number: names where a file has none
 FIRST_LINES, LAST_LINES = 200, 30
 ALIKE = 0.9  # of the lines have as many fields as most, or it is no separator
 COMMA = re.compile(r"\s*[+-]?[0-9]*,[0-9]+\s*")
@@ -53,22 +54,22 @@ def dialect_of(sample: TextSample) -> Dialect:
         keys["separator"] = separator
     full = [k for k, fields in enumerate(rows) if fields and not (named and k == 0)]
     width = Counter(len(rows[k]) for k in full).most_common(1)[0][0] if full else 1
-    begin = next((k for k in full if len(rows[k]) == width), 0)
+    begin = _below_titles([k for k in full if len(rows[k]) == width], rows)
     header, keys_around = _around(lines, rows, begin, width, after=1 if named else 0)
     keys |= keys_around
     body = [rows[k] for k in full if k >= begin and len(rows[k]) == width][:FIRST_LINES]
     if footer := _footer(sample, separator, width):
         keys["skip_footer"] = footer
     marked = [[sum(bool(form.fullmatch(row[k])) for row in body) for form in (COMMA, POINT)] for k in range(width)]
-    doubts = []
+    doubts = list[tuple[str, str]]()
+    if header == _invented(width):
+        doubts.append((f"no line names the columns: {header[0]} and so on are invented", "pipeline.source.csv.columns"))
     if separator != "," and sum(commas > points for commas, points in marked) > 0:
         keys["decimal"] = ","
         if mixed := sum(points for commas, points in marked if commas):
             doubts.append((f"{mixed:,} numbers have a decimal point", "pipeline.source.csv.decimal"))
     if sample.encoding != "utf-8":
         keys["encoding"] = sample.encoding
-    if not sample.closed:
-        keys["final_newline"] = False
     spelled = {"\t": "tab", " ": "blank"}.get(separator, repr(separator))
     seen = [f"{width} fields a line, separated by {spelled}" if width > 1 else "one field a line"]
     seen += ["decimal commas"] if keys.get("decimal") == "," else []
@@ -102,6 +103,18 @@ def _fields(lines: Sequence[str], separator: str) -> list[list[str]]:
     return rows
 
 
+def _below_titles(wide: Sequence[int], rows: Sequence[list[str]]) -> int:
+    """The first of the lines that have all fields, below titles that a spreadsheet filled up with separators."""
+    for k in wide[:-1]:
+        if sum(map(bool, rows[k])) > 1:
+            return k if all(kind_of(field.strip()) == "text" for field in rows[k]) else wide[0]
+    return wide[0] if wide else 0
+
+
+def _invented(width: int) -> tuple[str, ...]:
+    return tuple(f"{INVENTED}{k}" for k in range(1, width + 1))
+
+
 def _around(
     lines: Sequence[str], rows: Sequence[list[str]], begin: int, width: int, after: int
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -122,7 +135,7 @@ def _around(
         alone = not marks and mark in MARKS and not lines[begin].startswith(mark)
         keys |= {"comment": mark} if alone else {"skip_rows": begin}
     if not _names(rows[begin], body):
-        names = tuple(f"column_{k}" for k in range(1, width + 1))
+        names = _invented(width)
         return names, keys | {"columns": list(names)}
     if (unnamed := _unnamed_time(rows[begin], body)) is not None:
         names = (*rows[begin][:unnamed], UNNAMED, *rows[begin][unnamed + 1 :])

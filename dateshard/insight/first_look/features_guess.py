@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.insight.first_look.layout_guess import DAY, Layout
@@ -17,6 +19,7 @@ from dateshard.pipeline.raw.formats.numbers import thousands_mark
 FILL_STEPS = 12  # that a value is carried on over
 MOST_CATEGORIES = 50  # of a text column of a table
 MOST_LEFT_OUT = 20  # columns that are named with why they were left out
+UNEQUAL = 10.0  # times as large as at another node are values that one scale does not suit
 Order = tuple[NDArray[np.int64], NDArray[np.int64]]
 TARGET = re.compile(r"^(target|label|y|class|output|ot)$", re.IGNORECASE)
 
@@ -58,7 +61,7 @@ def guess_features(
     if not has_types:  # what one column shows to be missing is missing in all
         columns = {name: column.without(markers | nines) for name, column in columns.items()}
     numbers = _numbers(layout, columns, wide)
-    left_out = {name or "(no name)": why for name, why in unusable.items()}
+    left_out = _unread(layout, unusable)
     keys, seen = dict[str, dict[str, Any]](), dict[str, str]()
     for name, column in columns.items():
         if name in layout.columns and name not in wide:
@@ -85,6 +88,7 @@ def guess_features(
         for name, section in keys.items()
         if section.get("aggregate") == "difference"
     ]
+    doubts += _about_scales(layout, keys, numbers, rows[1])
     grouped = [name for name, column in columns.items() if (name in numbers or name in left_out) and column.grouped]
     doubts += [
         _about_thousands(columns[name], "they are made missing" if name in numbers else f"{name} is left out")
@@ -107,6 +111,32 @@ def guess_features(
         seen=seen,
         doubts=tuple(doubts),
     )
+
+
+def _unread(layout: Layout, unusable: Mapping[str, str]) -> dict[str, str]:
+    """The unusable columns, without those that are nodes of a wide dump by their names: whichever file has one, it is read."""
+    nodes = layout.keys["wide"]["nodes"] if "wide" in layout.keys else None
+    names = (name for name in unusable if nodes is None or not fnmatchcase(name, nodes))
+    return {name or "(no name)": unusable[name] for name in names}
+
+
+def _about_scales(
+    layout: Layout, keys: Mapping[str, Mapping[str, Any]], numbers: Mapping[str, Numbers], who_R: NDArray[np.int64]
+) -> list[tuple[str, str]]:
+    """Tells of features of a grid whose values are usually far larger at one node than at another."""
+    doubts = list[tuple[str, str]]()
+    for name in (name for name, section in keys.items() if layout.name == "grid" and "aggregate" not in section):
+        if "wide" in layout.keys:  # a column a node
+            usual = [values.values.abs().median() for values in numbers.values()]
+        else:
+            sizes = pl.DataFrame({"who": who_R, "size": numbers[name].values.abs()})
+            usual = sizes.group_by("who").median()["size"].to_list()
+        above = [float(size) for size in usual if isinstance(size, float) and size > 0]
+        apart = max(above, default=1.0) / min(above, default=1.0)
+        if apart > UNEQUAL:
+            what = f"{name} is usually {apart:,.0f} times as large at one node as at another, and all share one scale"
+            doubts.append((what, f"pipeline.features.{name}.scale_per: node"))
+    return doubts[:MOST_LEFT_OUT]
 
 
 def _numbers(layout: Layout, columns: Mapping[str, Column], wide: Collection[str]) -> dict[str, Numbers]:

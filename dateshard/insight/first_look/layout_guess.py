@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dateshard.insight.first_look.dialect import INVENTED
 from dateshard.insight.first_look.own_files import shared_start
 from dateshard.insight.first_look.rows_sample import FILE
 from dateshard.insight.first_look.sampled_columns import Column
@@ -324,7 +325,8 @@ def _wide(columns: Mapping[str, Column]) -> tuple[str, tuple[str, ...], bool] | 
     """Returns (the pattern of columns that are nodes, their names, whether their names are numbered); None if none are."""
     numeric = [name for name, column in columns.items() if column.numbers is not None and not column.no_quantity]
     templates = {re.sub("[0-9]+", "#", name) for name in numeric}
-    numbered = len(numeric) >= FEWEST and len(templates) == 1 and "#" in templates.pop()
+    template = templates.pop() if len(templates) == 1 else ""
+    numbered = len(numeric) >= FEWEST and "#" in template and template != f"{INVENTED}#"
     if not numbered and not (len(numeric) >= MANY and _one_size([columns[name] for name in numeric])):
         return None
     prefix = re.sub("[0-9]+$", "", shared_start(numeric))

@@ -190,6 +190,9 @@ def _guess(looked: _Looked, day_R: Instants | None, num_read: int) -> Guess:
     lines = [KeyLine(0, "dataset", dataset), *_pipeline(looked, faults), *_trainer(looked)]
     doubts = [*looked.rows.doubts, *(looked.times.doubts if looked.times else ())]
     doubts += [*looked.layout.doubts, *looked.features.doubts, *looked.windows.doubts]
+    if "other_fields" in faults:
+        what = f"{faults['other_fields'][1]}, and such rows are left out; the first is {looked.rows.first_ragged}"
+        doubts.append((what, "pipeline.source.faults.other_fields"))
     if not looked.rows.to_end:
         doubts.append(("a packed file was unpacked in part, so that its last dates are not known", "pipeline.split"))
     doubts += [(f"preprocess will refuse a file: {fault}", "the file") for fault in looked.rows.faults]

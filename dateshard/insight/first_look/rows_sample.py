@@ -7,7 +7,7 @@ import io
 import json
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dateshard.insight.first_look.dialect import Dialect, dialect_of
+from dateshard.insight.first_look.dialect import FIRST_LINES, Dialect, dialect_of
 from dateshard.insight.first_look.text_sample import TextSample, sample_text
 from dateshard.pipeline.raw.formats import SUFFIXES, Kind, RaggedRowBlock, Request, reader_of, suffix_of
 from dateshard.pipeline.raw.formats.columnar import KNOWN_TYPES
@@ -43,6 +43,7 @@ class RowsSample:
         pieces: how many stretches of each file the rows are of; 1: all of it. to_end: the last rows are a file's last ones.
         faults: what preprocess will refuse of them. empty: files without a row.
         ragged: rows of a CSV with another number of fields than its header, which are none of these.
+        first_ragged: where the first of them stands.
     """
 
     frame: pl.DataFrame
@@ -56,6 +57,7 @@ class RowsSample:
     faults: tuple[str, ...]
     empty: int
     ragged: int
+    first_ragged: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class _Taken:
     fault: str = ""
     to_end: bool = True
     ragged: int = 0
+    first_ragged: str = ""
 
 
 def format_of(path: Path) -> str:
@@ -78,7 +81,7 @@ def header_of(path: Path) -> tuple[str, ...]:
         kind = format_of(path)
         if kind in TEXT_FORMATS:
             sample = sample_text(path)
-            return dialect_of(sample).header if kind == "csv" else tuple(_first_object(sample))
+            return dialect_of(sample).header if kind == "csv" else tuple(sorted(_types_of_keys(_first_lines(sample))))
         return tuple(_schema(path, kind).names)
     return ()
 
@@ -90,15 +93,17 @@ def sample_rows(files: Sequence[Path]) -> RowsSample:
         DumpError: none of them has a row that can be read.
     """
     kind, dialect = format_of(files[0]), Dialect(keys={}, header=(), seen=(), doubts=())
-    frames, faults, pieces, to_end, empty, ragged = list[pl.DataFrame](), list[str](), 1, True, 0, 0
+    all_taken, faults, empty = list[_Taken](), list[str](), 0
     error: DumpError | None = None
     unusable: dict[str, str] = {}
+    closed, first_names = dict[Path, bool](), tuple[str, ...]()
     for number, path in enumerate(files):
         try:
             if kind in TEXT_FORMATS:
                 sample = sample_text(path)
-                dialect = _continued(dialect, sample, kind)
-                taken = _texts(path, sample, kind, dialect, unusable)
+                closed[path] = sample.closed
+                dialect = dialect if dialect.header else _first_dialect(sample, kind, files)
+                taken = _texts(path, sample, kind, dialect, unusable, several=len(files) > 1)
             else:
                 taken = _typed(path, kind, unusable)
         except NoRowsError:
@@ -108,13 +113,20 @@ def sample_rows(files: Sequence[Path]) -> RowsSample:
             error = error or fault
             faults.append(str(fault))
             continue
+        names = _own_header(sample, dialect) if kind == "csv" else tuple(taken.frame.columns)
+        first_names = first_names or names
+        for name in names:
+            if name not in first_names and name.strip():
+                unusable.setdefault(
+                    name, f"not in all files: of those that were read {path.name} is the first to have it"
+                )
         faults += [taken.fault] if taken.fault else []
-        pieces, to_end, ragged = max(pieces, taken.pieces), to_end and taken.to_end, ragged + taken.ragged
-        frames.append(taken.frame.with_columns(pl.lit(number, dtype=pl.Int64).alias(FILE)))
-    if not frames:
+        all_taken.append(replace(taken, frame=taken.frame.with_columns(pl.lit(number, dtype=pl.Int64).alias(FILE))))
+    if not all_taken:
         nothing = NoRowsError("a header but no row", where=Where(file=str(files[0])), todo="Name files with rows")
         raise error or nothing
-    frame = pl.concat(frames, how="diagonal_relaxed")
+    dialect, cut = _about_ends(dialect, closed)
+    frame = pl.concat([taken.frame for taken in all_taken], how="diagonal_relaxed")
     usable = [name for name in frame.columns if name not in unusable]
     return RowsSample(
         frame=frame.select(usable),
@@ -123,25 +135,55 @@ def sample_rows(files: Sequence[Path]) -> RowsSample:
         keys=dialect.keys,
         spelling=dialect.seen,
         doubts=dialect.doubts,
-        pieces=pieces,
-        to_end=to_end,
-        faults=tuple(faults),
+        pieces=max(taken.pieces for taken in all_taken),
+        to_end=all(taken.to_end for taken in all_taken),
+        faults=(*faults, *cut),
         empty=empty,
-        ragged=ragged,
+        ragged=sum(taken.ragged for taken in all_taken),
+        first_ragged=next((taken.first_ragged for taken in all_taken if taken.ragged), ""),
     )
 
 
-def _continued(dialect: Dialect, sample: TextSample, kind: str) -> Dialect:
-    """The dialect by one more file: that of the first one, which lets files end without a newline if one of them does."""
-    if not dialect.header:
+def _first_dialect(sample: TextSample, kind: str, files: Sequence[Path]) -> Dialect:
+    """The dialect of the first file, which is that of all; without a footer that the last file has not."""
+    if kind == "jsonl":
         plain = {} if sample.encoding == "utf-8" else {"encoding": sample.encoding}
-        names = tuple(_first_object(sample)) if kind == "jsonl" else ()
-        dialect = dialect_of(sample) if kind == "csv" else Dialect(keys=plain, header=names, seen=(), doubts=())
-    return dialect if sample.closed else replace(dialect, keys=dialect.keys | {"final_newline": False})
+        return Dialect(keys=plain, header=tuple(_types_of_keys(_first_lines(sample))), seen=(), doubts=())
+    dialect = dialect_of(sample)
+    if len(files) == 1 or "skip_footer" not in dialect.keys:
+        return dialect
+    with suppress(DumpError):
+        if "skip_footer" not in dialect_of(sample_text(files[-1])).keys:
+            return replace(dialect, keys={key: what for key, what in dialect.keys.items() if key != "skip_footer"})
+    return dialect
 
 
-def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable: dict[str, str]) -> _Taken:
-    names = dialect.header if kind == "csv" else tuple(_first_object(sample))
+def _own_header(sample: TextSample, dialect: Dialect) -> tuple[str, ...]:
+    """The names of a CSV's columns, where they are those of the first file and perhaps others."""
+    own = dialect.header if "columns" in dialect.keys else dialect_of(sample).header
+    return own if set(dialect.header) <= set(own) else dialect.header
+
+
+def _about_ends(dialect: Dialect, closed: Mapping[Path, bool]) -> tuple[Dialect, list[str]]:
+    """Returns (the dialect, faults): files may end without a newline if all do; some of several may have been cut."""
+    cut = [path for path, whole in closed.items() if not whole]
+    if len(cut) < len(closed):
+        what = "it does not end with a newline, as others do, and may have been cut"
+        todo = "Write it again, or set pipeline.source.csv.final_newline: false if it is whole"
+        return dialect, [str(DumpError(what, where=Where(file=str(path)), todo=todo)) for path in cut]
+    if not cut:
+        return dialect, []
+    seen = f"{'the file ends' if len(cut) == 1 else 'all files end'} without a newline"
+    doubt = (f"{seen}: whether the last number is whole cannot be seen", "pipeline.source.csv.final_newline")
+    keys = dialect.keys | {"final_newline": False}
+    return replace(dialect, keys=keys, seen=(*dialect.seen, seen), doubts=(*dialect.doubts, doubt)), []
+
+
+def _texts(
+    path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable: dict[str, str], *, several: bool
+) -> _Taken:
+    types = _types_of_keys(sample.text.split("\n")) if kind == "jsonl" else {}
+    names = dialect.header if kind == "csv" else tuple(types)
     for name in names:
         if not name.strip():
             unusable[name] = "it has no name"
@@ -149,7 +191,7 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
             unusable[name] = "its name stands twice"
     wanted = [name for name in names if name not in unusable]
     if kind == "jsonl":
-        return _objects(path, sample, wanted)
+        return _objects(path, sample, {name: types[name] for name in wanted})
     kinds: dict[str, Kind] = dict.fromkeys(wanted, "text")
     copied = dialect.csv.model_copy(update={"missing": (), "encoding": "utf-8"})
     request = Request(columns=kinds, csv=copied)
@@ -157,7 +199,7 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
         copy = Path(folder, "sample.csv")
         copy.write_text(sample.text, encoding="utf-8", newline="")
         try:
-            return _with_few_ragged(copy, request, sample)
+            return _with_few_ragged(copy, request, sample, path, len(names) if several else 0)
         except NoRowsError:
             raise
         except DumpError as error:
@@ -173,15 +215,26 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
                 raise fault from None
 
 
-def _with_few_ragged(path: Path, request: Request, sample: TextSample) -> _Taken:
-    """The rows of a sample, and how many others have another number of fields: a few, or the sample is refused."""
-    blocks = list(reader_of(path, "csv")(path, replace(request, ragged=True)))
+def _with_few_ragged(copy: Path, request: Request, sample: TextSample, path: Path, width: int) -> _Taken:
+    """The rows of a sample, and how many others have another number of fields: a few, or the sample is refused.
+
+    Args:
+        width: of its rows, if it is one of several files: one whose last row alone is shorter has been cut. 0: it is not.
+    """
+    blocks = list(reader_of(copy, "csv")(copy, replace(request, ragged=True)))
     ragged = [block for block in blocks if isinstance(block, RaggedRowBlock)]
     count = sum(len(block.texts) - block.texts.null_count() for block in ragged)
-    if count > MOST_RAGGED * sum(len(block.frame) for block in blocks):
+    last = ragged[-1].texts[-1] if ragged and ragged[-1] is blocks[-1] and sample.to_end else None
+    cut = count == 1 and last is not None and last.count(request.csv.separator) < width - 1
+    if cut or count > MOST_RAGGED * sum(len(block.frame) for block in blocks):
         raise ragged[0].error
+    place = ragged[0].error.where if ragged else None
+    row = place.row if place and len(sample.pieces) == 1 else None
+    first = f"{path}, row {row}" if row else f"{path}"
     frames = [b.frame.filter(b.texts.is_null()) if isinstance(b, RaggedRowBlock) else b.frame for b in blocks]
-    return _Taken(frame=pl.concat(frames), pieces=len(sample.pieces), to_end=sample.to_end, ragged=count)
+    return _Taken(
+        frame=pl.concat(frames), pieces=len(sample.pieces), to_end=sample.to_end, ragged=count, first_ragged=first
+    )
 
 
 def _read(path: Path, request: Request) -> pl.DataFrame:
@@ -200,24 +253,33 @@ def _readable(text: str, request: Request, width: int) -> str:
     return "".join(line + "\n" for line in text.split("\n") if reads(line))
 
 
-def _first_object(sample: TextSample) -> dict[str, Any]:
-    first = next((line for line in sample.pieces[0].split("\n") if line.strip()), "")
-    with suppress(ValueError):
-        if isinstance(parsed := json.loads(first), dict):
-            return parsed
-    return {}
+def _first_lines(sample: TextSample) -> list[str]:
+    return sample.pieces[0].split("\n", FIRST_LINES)[:FIRST_LINES]
 
 
-def _objects(path: Path, sample: TextSample, names: Sequence[str]) -> _Taken:
-    """Rows of JSON Lines as texts: numbers and texts are told apart by what they say, as in a CSV."""
+def _types_of_keys(lines: Iterable[str]) -> dict[str, set[type]]:
+    """Returns {key: the types of its values} of all rows of JSON Lines; of rows that are no object nothing."""
+    types = dict[str, set[type]]()
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            if isinstance(parsed := json.loads(line), dict):
+                for key, value in parsed.items():
+                    types.setdefault(key, set()).add(type(value))
+    return types
+
+
+def _objects(path: Path, sample: TextSample, types: Mapping[str, set[type]]) -> _Taken:
+    """Rows of JSON Lines as texts: numbers and texts are told apart by what they say. true and false are 1 and 0."""
     where = Where(file=str(path))
-    if not names:
-        raise DumpError("the first row is no JSON object", where=where, todo="Write one object a row")
+    if not types:
+        raise DumpError("no row is a JSON object", where=where, todo="Write one object a row")
     text = "\n".join(line for line in sample.text.split("\n") if line.strip())
     try:
-        frame = pl.read_ndjson(io.StringIO(text), schema=dict.fromkeys(names, pl.String))
+        frame = pl.read_ndjson(io.StringIO(text), schema=dict.fromkeys(types, pl.String))
     except pl.exceptions.PolarsError as error:
         raise DumpError(f"not JSON: {str(error).splitlines()[0]}", where=where, todo="Write one object a row") from None
+    flags = [name for name, held in types.items() if bool in held and held <= {bool, int, float, type(None)}]
+    frame = frame.with_columns(pl.col(flags).replace({"true": "1", "false": "0"}))
     return _Taken(frame=frame, pieces=len(sample.pieces), to_end=sample.to_end)
 
 

@@ -30,7 +30,10 @@ def start_from(place: Path, top: Path, screen: Screen) -> None:
     elif there == guess.text.encode():
         screen.tell(f"kept {config}: it was there before")
     else:
-        screen.tell(f"kept {config}: it was there before, and differs. To have a new one, move it away")
+        screen.tell(
+            f"kept {config}: it was there before, and differs. To have a new one, move it away and run init again"
+        )
+        return  # what would be next is not for this data
     if door().alone:
         screen.tell(f"next: {command_in(top, 'preprocess', '-c', config.relative_to(top))}")
 

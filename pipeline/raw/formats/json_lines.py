@@ -6,7 +6,9 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ WRONG = re.compile("[\0\ud800-\udfff]")
 
 
 def read(path: Path, request: Request) -> Iterator[RowBlock]:
-    """Rows of a JSON Lines file; the columns are the keys of its first row.
+    """Rows of a JSON Lines file; the columns are the keys that any of its rows has.
+
+    Where the first row lacks a wanted one, the file is read twice up to the row that has it; a wide dump is read twice.
 
     Raises:
         DumpError: names the row that is no JSON object, or repeats a key.
@@ -36,13 +40,34 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
     for block in blocks(path, unquoted):
         if file is None and block.strip():
             number, line = next((k, line) for k, line in enumerate(block.split(b"\n"), start=row) if line.strip())
-            file = _File(path, request, request.resolve(path, list(_object(line, path, request, number))))
+            keys = list(_object(line, path, request, number))
+            keys += _later_keys(path, unquoted, request, set(keys))
+            file = _File(path, request, request.resolve(path, keys))
         if block.strip():
             assert file is not None
             yield _decode(block, file, row)
         row += count_of(block, b"\n")
     if file is None:
         raise NoRowsError("no row", where=request.where(path), todo="Write the dump again, or remove it")
+
+
+def _later_keys(path: Path, unquoted: Request, request: Request, known: set[str]) -> list[str]:
+    """Lists wanted keys that the first row lacks and any other has. A row that is no object is told when it is decoded."""
+    wide, later = request.others, list[str]()
+    left = {name: json.dumps(name, ensure_ascii=False).encode() for name in request.columns if name not in known}
+    for block in blocks(path, replace(unquoted, hashes=None)) if left or wide is not None else ():
+        for line in block.split(b"\n"):
+            if wide is None and b"\\" not in line and not any(text in line for text in left.values()):
+                continue
+            with suppress(ValueError, RecursionError):
+                parsed = json.loads(line)
+                new = [key for key in parsed if key not in known] if isinstance(parsed, dict) else []
+                later += [key for key in new if key in left or (wide is not None and fnmatchcase(key, wide))]
+                known.update(new)
+                left = {name: text for name, text in left.items() if name not in known}
+        if not left and wide is None:
+            break
+    return later
 
 
 @dataclass(frozen=True, slots=True)
