@@ -125,7 +125,7 @@ def publish_measured(root: Path, date: dt.date, key: str, staged: StagedDate, co
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
     beside = {BESIDE[name][0]: np.ascontiguousarray(array, BESIDE[name][1]) for name, array in staged.beside.items()}
     receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
-    taken = partial_of(staged.values_TNF, date, staged.beside, config)
+    taken = partial_of(staged.values_TNF, date, staged.beside, config, staged.nodes)
     partial = publish_partial(root, date, key, taken, config)  # first, against a kill
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt, beside)
     unknown = Strangers.of(staged.strangers, staged.nodes)
@@ -167,7 +167,7 @@ def publish_partial(
 
 
 def partial_of(
-    values: Floats, date: dt.date, beside: Mapping[str, NDArray[Any]], config: Pipeline
+    values: Floats, date: dt.date, beside: Mapping[str, NDArray[Any]], config: Pipeline, nodes: Sequence[str]
 ) -> PartialStatistics | None:
     """Takes a staged date's partial statistics, after the transforms.
 
@@ -177,7 +177,7 @@ def partial_of(
     Raises:
         DumpError: a value that its transform or float32 cannot take.
     """
-    refuse_outside(values, date, config)
+    refuse_outside(values, date, config, nodes)
     features, cuts = config.feature_specs(), config.training_cuts
     if cuts is None:
         return None
@@ -207,22 +207,29 @@ def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
     """
     folder = root / "staged" / str(date) / key
     beside = load_beside(folder) if config.training_cuts else {}
-    num_nodes = load_receipt(folder)["shape"][1]
-    partials = [partial_of_nodes(values, date, beside, config, num_nodes) for _, values in load_parts(folder)]
+    names = load_receipt(folder)["nodes"]
+    parts = ((names[nodes], values) for nodes, values in load_parts(folder))
+    partials = [partial_of_nodes(values, date, beside, config, nodes, len(names)) for nodes, values in parts]
     published = publish_partial(root, date, key, joined_partials(partials), config)
     assert published is not None, "cuts are resolved before statistics are merged"
     return published
 
 
 def partial_of_nodes(
-    values: Floats, date: dt.date, beside: Mapping[str, NDArray[Any]], config: Pipeline, num_nodes: int
+    values: Floats,
+    date: dt.date,
+    beside: Mapping[str, NDArray[Any]],
+    config: Pipeline,
+    nodes: Sequence[str],
+    num_nodes: int,
 ) -> PartialStatistics | None:
     """Takes the statistics of some nodes of a date that has `num_nodes`, with the bits that they have among all of them.
 
     A lone column is summed pairwise by numpy, and several of them step by step: it gets an empty one beside it."""
     if values[0].size != 1 or num_nodes == 1:
-        return partial_of(values, date, beside, config)
-    partial = partial_of(np.concatenate([values, np.full(values.shape, np.nan)], axis=1), date, beside, config)
+        return partial_of(values, date, beside, config, nodes)
+    two = np.concatenate([values, np.full(values.shape, np.nan)], axis=1)
+    partial = partial_of(two, date, beside, config, [*nodes, ""])
     return partial and partial.on_nodes(np.array([0, -1]), 1)
 
 

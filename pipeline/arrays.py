@@ -23,7 +23,7 @@ from dateshard.pipeline.memory_shares import own_bytes, record_budget
 from dateshard.pipeline.raw.dumps import ONE_NODE, Dump
 from dateshard.pipeline.raw.public_holidays import put_holidays
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted, shorten
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.identity import ReadHash, nothing_to_collect
 from dateshard.shardstore.layouts import reducer_of
@@ -38,6 +38,7 @@ from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers, in_blocks
 from dateshard.shardstore.storage import About
 from dateshard.shardstore.times.calendar import Day
+from dateshard.shardstore.times.instants import spell
 
 if TYPE_CHECKING:
     from dateshard.pipeline.raw.decode import Decoded
@@ -128,6 +129,11 @@ class StagedDate:
     strangers: tuple[str, ...] = ()
     hashes: Mapping[Path, ReadHash] = field(default_factory=dict)
     conflicts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def own_nodes(self) -> Sequence[str]:
+        """The nodes of the values."""
+        return self.nodes if self.columns is None else [self.nodes[column] for column in self.columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +358,7 @@ def encode_date(
     """
     date, features, nodes = staged.day.date, config.feature_specs(), target.nodes
     own = chosen or slice(0, len(nodes.names))
-    refuse_outside(staged.values_TNF, date, config)
+    refuse_outside(staged.values_TNF, date, config, staged.own_nodes)
     place = positions(staged.nodes, nodes) if place is None else place
     if len(place) and (place < 0).all():
         raise _of_strangers_alone(staged, nodes, config)
@@ -365,7 +371,7 @@ def encode_date(
     scale = target.scale if chosen is None else target.scale.nodes(chosen)
     own_array = over or placed is not staged.values_TNF
     encoded, observed = encode(placed, features, scale, staged.beside.get("cuts", WHOLE), over=own_array)
-    _refuse_infinite(encoded, date, config)
+    _refuse_infinite(encoded, date, config, nodes.names[own])
     without_place = compress(staged.nodes, (place < 0).tolist())
     return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)
 
@@ -380,8 +386,11 @@ def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> D
     )
 
 
-def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
+def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline, nodes: Sequence[str]) -> None:
     """Refuses values that a shard cannot hold.
+
+    Args:
+        nodes: of the values.
 
     Raises:
         DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
@@ -397,8 +406,18 @@ def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
             where = Where(
                 date=config.source.shown_date(date), column=config.column_of(name), value=repr(float(outside[0]))
             )
-            todo = f"Correct the dump, or pipeline.features.{name}"
-            raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
+            what = f"{why} (feature '{name}', {outside.size:,} such{_first_of(unfit, date, config, nodes)})"
+            other = "range or transform" if "log1p" in why else "range"
+            raise DumpError(what, where=where, todo=f"Correct the dump, or set pipeline.features.{name}.{other}")
+
+
+def _first_of(unfit_TN: NDArray[np.bool_], date: dt.date, config: Pipeline, nodes: Sequence[str]) -> str:
+    """Tells where the first cell of a mask stands; empty for records of a lone node, which have no step."""
+    step, node = divmod(int(unfit_TN.argmax()), len(nodes))
+    day = config.day(date)
+    at = [spell(day.start + step * day.step, config.source.timezone)] if day.step else []
+    at += [f"node {shorten(nodes[node])}"] if at or len(nodes) > 1 else []
+    return f", {'the first ' if unfit_TN.sum() > 1 else ''}at {', '.join(at)}" if at else ""
 
 
 def _has_unfit(values_TNF: Floats, logarithms: Sequence[int]) -> bool:
@@ -436,13 +455,13 @@ def _recode(staged: StagedDate, vocabularies: Vocabularies, features: Sequence[F
     return unknown
 
 
-def _refuse_infinite(encoded_TNF: NDArray[np.float32], date: dt.date, config: Pipeline) -> None:
+def _refuse_infinite(encoded_TNF: NDArray[np.float32], date: dt.date, config: Pipeline, nodes: Sequence[str]) -> None:
     if np.isfinite(encoded_TNF).all():
         return
     index = int(np.flatnonzero(~np.isfinite(encoded_TNF).all(axis=(0, 1)))[0])
-    name = list(config.features)[index]
+    name, first = list(config.features)[index], _first_of(~np.isfinite(encoded_TNF[..., index]), date, config, nodes)
     raise DumpError(
-        f"a value lies so far from the training values that float32 cannot hold it scaled (feature '{name}')",
+        f"a value lies so far from the training values that float32 cannot hold it scaled (feature '{name}'{first})",
         where=Where(date=config.source.shown_date(date), column=config.column_of(name)),
         todo=f"Correct the dump, or set pipeline.features.{name}.range or clip",
     )

@@ -16,7 +16,7 @@ from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, sp
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where
-from dateshard.shardstore.frozen import load_statistics
+from dateshard.shardstore.frozen import merged_dates
 from dateshard.shardstore.manifest import Manifest, Ranges
 from dateshard.shardstore.sources import DroppedRow, Sources
 from dateshard.shardstore.times.calendar import collapse
@@ -99,10 +99,10 @@ def _refuse_absent(dates: Collection[dt.date], current: Committed, root: Path) -
 
 def _in_statistics(root: Path, current: Committed, dates: Collection[dt.date]) -> list[dt.date]:
     try:
-        merged = {date for date, _ in load_statistics(root, current.manifest.statistics).sources}
+        merged = merged_dates(root, current.manifest.statistics)
     except StoreError:  # damaged: the next merge makes others, without these dates
         return []
-    return sorted(merged & set(dates))
+    return sorted({*merged} & {*dates})
 
 
 def _without(current: Committed, dates: Collection[dt.date], held: Collection[dt.date]) -> tuple[Manifest, Sources]:

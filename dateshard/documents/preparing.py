@@ -44,7 +44,9 @@ class CostDocument(TypedDict):
     written_bytes: Annotated[int | None, Field(description="about; null before the nodes are known")]
     free_bytes: Annotated[int, Field(description="on the store's disk")]
     seconds: Annotated[float | None, Field(description="at the pace of earlier runs here; null if there is none")]
-    at_most: Annotated[bool | None, Field(description="so little work was never timed: it may take less")]
+    at_most: Annotated[
+        bool | None, Field(description="it may take less: so little was never timed, or no shard may need writing")
+    ]
     paced_by: Annotated[int | None, Field(description="dates of the remembered run that `seconds` was taken from")]
 
 

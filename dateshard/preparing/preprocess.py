@@ -12,7 +12,7 @@ from dateshard.insight.observed_shares import shares_line, shares_of, thin_split
 from dateshard.pipeline import progress_events as e
 from dateshard.pipeline.planning.remarks import about_new_nodes
 from dateshard.pipeline.splits import SHOWN_RANGES
-from dateshard.preparing.states import GOOD, likeness
+from dateshard.preparing.states import GOOD, likeness, work_text
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import counted
 from dateshard.shardstore.times.calendar import collapse
@@ -169,9 +169,7 @@ class _Told:
         if self.brief:
             return
         if plan.to_measure or plan.to_normalise or plan.to_store:
-            work = f"{counted(len(plan.to_measure), 'date')} to measure, {len(plan.to_normalise)} to normalise"
-            work += f", {len(plan.to_store)} to store in other formats" if plan.to_store else ""
-            screen.say(f"dataset {self.dataset}: {work}")
+            screen.say(f"dataset {self.dataset}: {work_text(plan)}")
             screen.say(f"To continue if it is interrupted: {self.again}")
             if plan.merge and event.generation is not None:
                 screen.say(f"The global statistics are merged: {plan.merge}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dateshard.pipeline.planning.plan import DatePlan, Plan
@@ -125,6 +126,17 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
         screen.explain(warning)
 
 
+def work_text(made: Plan) -> str:
+    """How many dates a plan measures, normalises and stores, and of how many only the merged statistics will tell."""
+    stored = f", {len(made.to_store)} to store in other formats" if made.to_store else ""
+    due, some = len(made.to_normalise), len(made.if_moved)
+    normalise = f"{due} to normalise"
+    if some:
+        which = "" if some == due else f"{some} of them "
+        normalise = f"up to {normalise} ({which}only if the merged statistics differ from the frozen ones)"
+    return f"{counted(len(made.to_measure), 'date')} to measure, {normalise}{stored}"
+
+
 def show_cost(
     screen: Screen, surveyed: Survey, cost: Cost, expected: pace.Estimate | None, asked: frozenset[dt.date] | None
 ) -> None:
@@ -137,10 +149,9 @@ def show_cost(
     if not made.to_measure + made.to_normalise + made.to_store:
         screen.explain(_without_acts(surveyed, asked))
         return
-    stored = f", {len(made.to_store)} to store in other formats" if made.to_store else ""
-    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise{stored}.")
-    free = f"{size(cost.free_bytes)} free"
-    writes = f"writes about {size(cost.written_bytes)}" if cost.written_bytes is not None else "writes: not known yet"
+    screen.tell(f"{work_text(made)}.")
+    free, about = f"{size(cost.free_bytes)} free", "at most about" if made.if_moved else "about"
+    writes = f"writes {about} {size(cost.written_bytes)}" if cost.written_bytes is not None else "writes: not known yet"
     screen.explain(f"Reads {size(cost.read_bytes)} of dumps, {writes} ({free}), takes {_time(expected)}.")
     if cost.written_bytes is not None and 1.2 * cost.written_bytes > cost.free_bytes:
         screen.explain("There is too little free disk for it: free some, or name fewer dates.")
@@ -179,7 +190,8 @@ def expect(dataset: str, surveyed: Survey, cost: Cost, num_workers: int) -> pace
     made = surveyed.plan
     if surveyed.seen.to_cut:
         return None
-    return pace.estimate(dataset, {"measure": cost.read_bytes, "normalise": len(made.to_normalise)}, num_workers)
+    time = pace.estimate(dataset, {"measure": cost.read_bytes, "normalise": len(made.to_normalise)}, num_workers)
+    return replace(time, at_most=True) if time and made.if_moved else time
 
 
 def plan_document(

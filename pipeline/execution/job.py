@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dateshard.pipeline.acts import Measured, Normalised
 from dateshard.pipeline.config import Pipeline
@@ -14,7 +14,7 @@ from dateshard.pipeline.progress_events import DateDropped, DateFailed
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.workers.engine import Engine
 from dateshard.shardstore.commit import Committed, StoreWriter
-from dateshard.shardstore.errors import DateshardError, DiskFullError, NoRowsError, StoreError
+from dateshard.shardstore.errors import DateshardError, DiskFullError, DumpError, NoRowsError, StoreError, Where
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics
 
@@ -85,13 +85,17 @@ def fail(
 ) -> Iterator[DateFailed | DateDropped]:
     """Notes that the date failed, and goes on with the others.
 
-    A full disk, or a store that cannot hold what its dump gives, stops them all."""
+    A full disk, or a store that cannot hold what its dump gives, stops them all. What fails once its rows are cells
+    names no file: that of its dump is added."""
     if isinstance(error, NoRowsError) and job.config.source.empty_date == "drop":
         progress.dropped[date] = error
         yield DateDropped(date, error)
         return
     if isinstance(error, DiskFullError) or (isinstance(error, StoreError) and date in progress.seen.dumps):
         raise error
+    where, dump = error.where or Where(date=job.config.source.shown_date(date)), progress.seen.dumps.get(date)
+    if isinstance(error, DumpError) and where.file is None and dump:
+        error = type(error)(error.what, where=replace(where, file=str(dump.path)), todo=error.todo)
     progress.failed[date] = error
     yield DateFailed(act, date, error)
     if job.fail_fast:

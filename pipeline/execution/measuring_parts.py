@@ -109,7 +109,7 @@ def _write(
     for number, reduced in enumerate(reduced_parts(decoded, config, parts)):
         staged = staged_of(decoded, config, reduced)
         values = np.ascontiguousarray(staged.values_TNF, dtype="<f8")
-        written.partials.append(partial_of_nodes(values, date, {}, config, num_nodes))
+        written.partials.append(partial_of_nodes(values, date, {}, config, staged.nodes, num_nodes))
         folder.add(PART_VALUES.format(number), values)
         written.widths.append(values.shape[1])
         written.vocabularies.append(staged.vocabularies)

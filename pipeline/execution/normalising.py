@@ -16,7 +16,7 @@ from dateshard.pipeline.execution.job import Job, PreprocessProgress, fail
 from dateshard.pipeline.execution.measuring import measure
 from dateshard.pipeline.execution.node_facts import names_on
 from dateshard.pipeline.execution.storing import StoredAgain, storing
-from dateshard.pipeline.planning.plan import DatePlan, split_settings, stored_as
+from dateshard.pipeline.planning.plan import DatePlan, split_settings, states_kept, stored_as
 from dateshard.pipeline.progress_events import Began, CommitDone, DateAgain, DateDone, Event, PassedOver
 from dateshard.pipeline.raw.cut_index import cut_account
 from dateshard.pipeline.workers.engine import Again, Task
@@ -36,11 +36,11 @@ def normalise(job: Job, progress: PreprocessProgress, manifest: Manifest, frozen
         progress.entries = {date: entry for date, entry in old.dates.items() if date not in excluded}
     target, at_once = Normaliser.of(frozen, manifest), old is None or same
     lost = (yield from _store(job, progress, manifest, target)) if same else []
-    due: list[DatePlan] = []
+    due, kept = list[DatePlan](), states_kept(job.wish)
     for plan in [*lost, *progress.plan.to_normalise]:
         entry = progress.entries.get(plan.date)
         there = entry is not None and stored_as(entry, job.config.store)
-        untouched = same and plan.state == "fresh" and plan.date not in progress.measured and there
+        untouched = same and plan.state in kept and plan.date not in progress.measured and there
         if plan.date not in progress.failed and (plan in lost or not untouched):
             due.append(plan)
     yield from _left_behind(job, progress, old, same=same)

@@ -27,8 +27,8 @@ from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.source import NodeTable, Source
 from dateshard.shardstore.commit import Committed, content_of
 from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
-from dateshard.shardstore.errors import DamagedError
-from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.errors import DamagedError, StoreError
+from dateshard.shardstore.frozen import Nodes, merged_dates
 from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, stamp_of, unseal
 from dateshard.shardstore.objects.bucket_store import bucket_of
@@ -96,8 +96,16 @@ def observe(
         edges_id=edges.edges.id if edges else "",
         to_cut=to_cut,
         no_match=no_match(config.source.path) if not dumps and to_cut is None else "",
+        merged=_merged(root, current) if current else (),
     )
     return seen, replace(about, edges=edges), fresh
+
+
+def _merged(root: Path, current: Committed) -> tuple[dt.date, ...]:
+    try:
+        return merged_dates(root, current.manifest.statistics)
+    except StoreError:  # damaged: what needs them says so
+        return ()
 
 
 def _table(nodes: NodeTable | None) -> NodeRows | None:

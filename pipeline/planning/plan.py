@@ -45,6 +45,7 @@ class Observed:
         to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
         no_match: why there is no dump at all, in words.
         weights: what dates hold that are not committed yet (`dateshard.pipeline.planning.weights`).
+        merged: the dates that the frozen statistics were merged over; none where they are damaged.
     """
 
     manifest: Manifest | None
@@ -58,6 +59,7 @@ class Observed:
     to_cut: ToCut | None = None
     no_match: str = ""
     weights: Mapping[dt.date, int] = field(default_factory=dict)
+    merged: tuple[dt.date, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Plan:
 
     Attributes:
         merge: why the global statistics will be merged again; empty if the frozen ones stay.
+        if_moved: dates whose shard will be written only if the merged statistics differ from the frozen ones.
         split: ranges of dates, resolved.
         undated: the rows have no date, and are shown without one.
         divided: records of every date are divided among the splits, and not the dates.
@@ -103,6 +106,7 @@ class Plan:
     merge: str
     split: Mapping[str, Ranges]
     basis: str
+    if_moved: tuple[dt.date, ...] = ()
     undated: bool = False
     divided: bool = False
     in_no_split: tuple[dt.date, ...] = ()
@@ -209,6 +213,7 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
         merge=merge,
         split=split,
         basis=basis,
+        if_moved=_if_moved(plans, seen, wish, split) if merge else (),
         undated=config.source.undated,
         divided=config.split is not None and config.split.by is not None,
         in_no_split=tuple(in_no_split(split, known)),
@@ -395,6 +400,22 @@ def _acts(
     return DatePlan(
         date=plan.date, state=plan.state, reason=plan.reason, key=plan.key, measure=measure, normalise=normalise
     )
+
+
+def states_kept(wish: Wish) -> tuple[str, ...]:
+    """States of dates whose shard stays unless all are scaled anew; by force that of a gone dump is made again."""
+    return ("fresh",) if wish.force else ("fresh", "no-dump")
+
+
+def _if_moved(
+    plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges]
+) -> tuple[dt.date, ...]:
+    """Dates that may stay as they are: the statistics are merged over the same dates as before, and none has changed."""
+    trains = {plan.date: plan.state for plan in plans if plan.key and _trains(plan.date, split)}
+    if trains.keys() != {*(seen.merged or trains)} or not {*trains.values()} <= {"fresh", "no-dump"}:
+        return ()
+    kept = states_kept(wish)
+    return tuple(plan.date for plan in plans if plan.normalise and not plan.measure and plan.state in kept)
 
 
 def _trains(date: dt.date, split: Mapping[str, Ranges]) -> bool:

@@ -49,7 +49,7 @@ def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
 
 def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> tuple[str, ...]:
     """What a person should know of the dataset, whatever is done."""
-    remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(plan, seen)] if seen.manifest else []
+    remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(plan, seen, known)] if seen.manifest else []
     if seen.manifest and seen.no_match:
         remarks.append(f"{seen.no_match}. {counted(len(known), 'date is', 'dates are')} kept as shards.")
     remarks += _far_away(config, seen, known)
@@ -135,17 +135,17 @@ def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
     return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
 
 
-def _held(plan: Plan, seen: Observed) -> list[str]:
-    """Dates that were dropped, are not taken in again, and that the frozen statistics still rest on."""
+def _held(plan: Plan, seen: Observed, known: Sequence[dt.date]) -> list[str]:
+    """Dates that are in no split any more, dropped, excluded or gone, and that the frozen statistics still rest on."""
     assert seen.manifest is not None
-    dropped = seen.sources.dropped.items()
-    held = [date for date, row in dropped if row.statistics == seen.manifest.statistics]
-    back = {date.date for date in plan.dates if date.state != "excluded"}
-    held = [date for date in held if date not in back]
-    if not held or plan.merge:
+    moved = seen.manifest.split.get("train", ()) != plan.split.get("train", ())  # then `_moved` tells of such dates
+    held = sorted({*seen.merged} - ({*known} - {*(() if moved else plan.in_no_split)}))
+    if not held or plan.merge or seen.to_cut:
         return []
+    are = "is" if len(held) == 1 else "are"
     return [
-        f"The frozen statistics still include {collapse(held)}, which was dropped; --refit-statistics takes it out."
+        f"The frozen statistics still include {collapse(held)}, which {are} in no split any more; "
+        f"--refit-statistics takes {_them(held)} out."
     ]
 
 

@@ -96,7 +96,7 @@ def pass_over_date(
     """
     staged = stage(dump, plan.date, config, nodes, memory_bytes, folder / f"records-{plan.date}")
     refuse_changed(dump, plan.date, config, staged.hashes)
-    partial = partial_of(staged.values_TNF, plan.date, staged.beside, config)
+    partial = partial_of(staged.values_TNF, plan.date, staged.beside, config, staged.nodes)
     assert partial is not None, "dates are divided, and not cuts"
     weight = weight_of(staged.values_TNF, staged.rows, config)
     measured = Measured(date=plan.date, key=plan.key, rows=dict(staged.rows), weight=weight)

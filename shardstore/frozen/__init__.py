@@ -230,6 +230,22 @@ def _load_statistics(folder: Path) -> Statistics:
         return statistics
 
 
+def merged_dates(root: Path, folder_id: str) -> tuple[dt.date, ...]:
+    """The dates that statistics were merged over, without their moments.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    return first_good(root / "statistics" / folder_id, _merged_dates)
+
+
+def _merged_dates(folder: Path) -> tuple[dt.date, ...]:
+    path = folder / STATISTICS_FILE
+    content = unseal(read_file(path), str(path), how_to_mend())
+    with expected_form(str(path), how_to_mend()):
+        return tuple(dt.date.fromisoformat(date) for date, _ in content["sources"])
+
+
 LOADS: dict[str, Callable[[Path, str], object]] = {
     "nodes": load_nodes,
     "statistics": load_statistics,

@@ -197,7 +197,7 @@ def test_a_dropped_date_stays_out_until_it_is_asked_for_by_name(make_world: Make
     assert "the frozen statistics still include 2024-03-05, until preprocess --refit-statistics" in said
     assert len(shards(world)) == size  # nothing is deleted
     assert Dataset.open(world.store).manifest.statistics == before.statistics
-    rests = "The frozen statistics still include 2024-03-05, which was dropped"
+    rests = "The frozen statistics still include 2024-03-05, which is in no split any more"
     assert rests in say(world, "plan")
     assert rests not in say(world, "plan", "2024-03-05")  # it would take the date in again
     for words in ((), ("last:7",), ("2024-03",), ("2024-03-04..2024-03-06", "--force"), ("--refit-statistics",)):

@@ -176,7 +176,9 @@ def test_a_value_that_float32_cannot_hold_scaled_fails_its_date(make_world: Make
     failed = world.prepare().failed
     assert list(failed) == [LAST]
     assert isinstance(failed[LAST], DumpError)
-    assert "float32 cannot hold it scaled (feature 'speed')" in str(failed[LAST])
+    hour = f"{dt.datetime.fromtimestamp(t / 1e9, dt.UTC):%Y-%m-%dT%H}:00:00+00:00"
+    assert str(failed[LAST]).startswith(f"{world.dump(LAST)}, date {LAST}, column 'speed': ")
+    assert f"float32 cannot hold it scaled (feature 'speed', at {hour}, node {node}). Correct" in str(failed[LAST])
     world.tree["pipeline"]["features"]["speed"]["clip"] = [-10, 10]
     assert world.prepare().failed == {}
     assert world.open().map(LAST)[..., 0].max() == 10

@@ -211,10 +211,14 @@ def test_a_changed_transform_is_taken_from_the_measured_arrays_and_reads_no_dump
 
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("later", [True, False])
-def test_a_value_that_log1p_cannot_take_fails_its_date_alone(make_world: Make, trained: bool, later: bool) -> None:
+@pytest.mark.parametrize("parts", [1, 2, None])
+def test_a_value_that_log1p_cannot_take_fails_its_date_alone(
+    make_world: Make, trained: bool, later: bool, parts: int | None
+) -> None:
     world = make_world(5, split={"train": "..2024-03-03", "validation": "2024-03-04.."})
     bad = dt.date(2024, 3, 2) if trained else dt.date(2024, 3, 5)
-    t, node, speed, _ = world.rows[bad][0]
+    world.tree["pipeline"]["store"] = {"nodes_per_part": parts} if parts else {}
+    t, node, speed, _ = next(row for row in reversed(world.rows[bad]) if row[1] == "n2")
     world.rows[bad].append((t + 1, node, speed, -1000.0))
     world.write(bad)
     if later:
@@ -224,8 +228,9 @@ def test_a_value_that_log1p_cannot_take_fails_its_date_alone(make_world: Make, t
     assert list(finished.failed) == [bad]
     error = finished.failed[bad]
     assert isinstance(error, DumpError)
-    assert f"date {bad}, column 'vehicles', value '-" in str(error)
-    assert "log1p takes values above -1 (feature 'volume'" in str(error)
+    assert str(error).startswith(f"{world.dump(bad)}, date {bad}, column 'vehicles', value '-")
+    hour = f"{dt.datetime.fromtimestamp(t / 1e9, dt.UTC):%Y-%m-%dT%H}:00:00+00:00"
+    assert f"log1p takes values above -1 (feature 'volume', 1 such, at {hour}, node n2). Correct the" in str(error)
     dataset = world.open()
     assert bad not in dataset.manifest.dates
     for date in dataset.manifest.dates:

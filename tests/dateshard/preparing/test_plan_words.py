@@ -42,6 +42,19 @@ def test_rows_and_values_with_a_fault_are_told_one_by_one() -> None:
     assert [len(found) for found, _ in alike({d: f"dump changed ({d.day} kB -> 9 kB)" for d in dates(5)})] == [5]
 
 
+def test_values_that_a_transform_cannot_take_are_told_once_for_all_dates(make_world: Make) -> None:
+    world = make_world(5, split={"train": "..2024-03-03", "validation": "2024-03-04.."})
+    world.tree["pipeline"]["features"]["volume"]["transform"] = "log1p"
+    for date in sorted(world.rows)[3:]:
+        instant, node, speed, _ = world.rows[date][date.day]
+        world.rows[date].append((instant + 1, node, speed, -1000.0 * date.day))
+        world.write(date)
+    reasons = {date: str(error) for date, error in world.prepare().failed.items()}
+    ((together, first),) = alike(reasons)
+    assert together == sorted(world.rows)[3:]
+    assert first.endswith(" (the first of 2)")
+
+
 def test_states_stand_in_ranges_what_needs_work_first(terminal: Any) -> None:
     plans = [DatePlan(date=d, state="fresh", reason="nothing changed", key="k") for d in dates(20)]
     for k in (3, 7, 11):
