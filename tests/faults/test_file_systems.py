@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from dateshard.shardstore.disk.durable import appearing
@@ -112,11 +113,15 @@ def without_notes(text: str) -> str:
     return text
 
 
-def occupied() -> None:
-    """Files of the user's where commands are told to write."""
+def occupied() -> dict[Path, bytes]:
+    """Files of the user's where commands are told to write, forecasts where those are; their bytes."""
     OUT.mkdir()
-    for name in ("x.csv", "x.parquet", "x.html", "x.pth", "axes.json", "2024-03-01.csv", "2024-03-01.parquet"):
+    for name in ("x.html", "x.pth", "axes.json", "2024-03-01.csv", "2024-03-01.parquet"):
         (OUT / name).write_text("mine")
+    forecast = pl.DataFrame({name: ["mine"] for name in ("feature", "horizon", "value", "low", "high")})
+    forecast.write_csv(OUT / "x.csv")
+    forecast.write_parquet(OUT / "x.parquet")
+    return {path: path.read_bytes() for path in OUT.iterdir()}
 
 
 def test_a_full_disk_is_told_with_the_file_and_leaves_what_was_there_and_nothing_else(fresh: Lab) -> None:
@@ -135,17 +140,18 @@ def test_a_full_disk_is_told_with_the_file_and_leaves_what_was_there_and_nothing
 
 @pytest.mark.parametrize("words", [words for words, file in FILES.items() if Path(file).suffix])
 def test_a_file_whose_last_byte_finds_no_room_is_not_there(fresh: Lab, words: tuple[str, ...]) -> None:
-    occupied()
+    mine = occupied()
     assert fresh.say(*words)[0] == 0
     largest = max(sorted(OUT.iterdir()), key=lambda path: path.stat().st_size)
     limit = largest.stat().st_size - 1
-    largest.write_text("mine")
+    there = mine.get(largest, b"mine")
+    largest.write_bytes(there)
     with no_larger_file_than(limit):
         code, said = fresh.say(*words)
     text = without_notes(said)
     assert (code, one_sentence(text)) == (28, True), text
     assert text.startswith(f"Error: {largest}: no space left")
-    assert largest.read_text() == "mine"
+    assert largest.read_bytes() == there
     assert [path for path in OUT.iterdir() if path.name.startswith(".")] == []
 
 

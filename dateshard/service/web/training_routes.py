@@ -132,10 +132,10 @@ def move(desk: Desk, task_id: str, act: str, message: str, waiting: str) -> Move
     """Asks a job for a move, and says what has begun; `waiting`: of one that had no process yet, or waits for one."""
     began = desk.table.job(task_id).attempt > 0
     job = desk.table.ask(task_id, act)
-    told = waiting if job.state == "paused" or not began else message
+    happened = waiting if job.state == "paused" or not began else message
     if not began:
-        told += "; it has not begun to train yet"
-    return MoveAnswer(task_id=job.id, message=f"{job.id} {told}", training_state=job.state)
+        happened += "; it has not begun to train yet"
+    return MoveAnswer(task_id=job.id, message=f"{job.id} {happened}", training_state=job.state)
 
 
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=40)]
