@@ -15,7 +15,7 @@ from dateshard.shardstore.identity import seal
 from dateshard.trainer import checkpoint
 from tests.kit.flips import CONFIG, KINDS, RUN_KINDS, RUNS, STORE, STORE_KINDS, Lab, quick_folder, rounds
 
-EACH = 8  # flips of each kind in the short form
+EACH = 6  # flips of each kind in the short form
 
 
 def wrong(found: dict[str, Any]) -> list[str]:
