@@ -1,6 +1,6 @@
 """Runs the scripts whose figures docs/performance.md shows, keeps what they print as dated results, and makes the page.
 
-    python bench/run.py ours             this machine and its limits: half an hour, 4 GB of disk     make bench
+    python bench/run.py ours             this machine and its limits: half an hour, 20 GB of disk    make bench
     python bench/run.py peers            libraries in environments of their own, by pip: an hour     make bench-peers
     python bench/run.py KIND [KIND ...]  only these, for instance `reader nodes-and-dates`      make bench ONLY=reader
 
