@@ -274,18 +274,20 @@ def _verify_exports(
     rows = list[VerifiedRow]()
     best = next(iter(checkpoint.ranked(list(whole.values()))), None)
     for path in sorted(filter(_is_export, folder.glob("*.pth"))):
-        holds, saved = False, whole.get(path.stem)
-        if path.name == BEST_EXPORT and best is not None:
-            holds, saved = _holds_best(path, best, damaged)
+        saved = best if path.name == BEST_EXPORT else whole.get(path.stem)
         if saved is None:
             continue
+        if path.name == BEST_EXPORT:
+            holds, saved = _holds_best(path, saved, damaged)
+        else:
+            holds = pth.matches(path, saved)
         todo = to_run("checkpoints", "export", saved.folder, path, "--force")
         error = NotThereError(f"does not hold what {saved.name} holds", where=Where(file=str(path)), todo=todo)
         rows.append(
             {
                 "name": path.name,
                 "bytes": path.stat().st_size,
-                "damage": None if holds or pth.matches(path, saved) else str(error),
+                "damage": None if holds else str(error),
             }
         )
     return rows

@@ -280,17 +280,16 @@ def evaluate(
 
 
 def _refuse_without_a_run(names: Sequence[str], which: str, table: str | None, page: str | None) -> None:
+    """Refuses, before anything is evaluated, files that are of a run where there is none, or cannot be written."""
+    from pathlib import Path
+
     if page is not None and (not names or which != "best"):
         raise click.UsageError("--report needs a RUN, and shows its best checkpoint.")
     if page:
-        from pathlib import Path
-
         from dateshard.reports.page_files import refuse_no_page
 
         refuse_no_page(Path(page), "--report")
     if table is not None:
-        from pathlib import Path
-
         from dateshard.judging.window_forecasts import refuse_name
 
         if not names:

@@ -202,8 +202,9 @@ def test_verify_looks_again_where_a_training_saves_a_better_one_meanwhile(
     older = [FOLDER / name(place) for place in ALL if name(place) != best.name]
     monkeypatch.setattr(checkpoint_chores, "EXPORTED_WITHIN", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_chores, "_folders", lambda *_: older)  # the best was saved just after
-        assert "0 damaged" in ds("checkpoints", "verify").out
+        listed = [*older, FOLDER / name("9-9")]  # the best was saved just after, and one was removed
+        patch.setattr(checkpoint_chores, "_folders", lambda *_: listed)
+        assert "8 of 8 verified" in ds("checkpoints", "verify").out
     ds("checkpoints", "export", name("1-1"), str(FOLDER / "best_model.pth"), "--force")
     assert f"does not hold what {best.name} holds" in ds("checkpoints", "verify", code=4).out
 

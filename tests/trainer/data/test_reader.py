@@ -432,6 +432,12 @@ def test_long_windows_that_are_copied_one_by_one_are_those_of_maps(
     config, dataset = world.settings.trainer, world.open()
     monkeypatch.setattr(blocks, "LONG_ROW", 1)
     served, wanted = reader(config, dataset, policy="blocks"), reader(config, dataset, policy="mapped")
+    num_windows = []
     for options in ({}, {"rank": 1, "world": 3}):
+        sizes = []
         for batch, mapped in zip(served.batches(1, **options), wanted.batches(1, **options), strict=True):
             same(copy_of(batch), copy_of(mapped))
+            sizes.append(batch.size)
+        num_windows.append(sum(sizes))
+    assert num_windows[0] == served.order.num_windows
+    assert 0 < num_windows[1] < num_windows[0]
